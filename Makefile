@@ -1,0 +1,78 @@
+# Everything is relative and nothing runs by a script of .venv/bin, so that a path with spaces does no harm.
+.DEFAULT_GOAL := help
+.PHONY: run test check schema bench lock clean help
+SHELL := /bin/sh
+MAKEFLAGS += --no-builtin-rules
+
+PORT ?= 8000
+ARGS ?=
+PYTHON ?=
+RUN := .venv/bin/python -m
+PIP := $(RUN) pip --disable-pip-version-check install --quiet
+LOCK := $(RUN) uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
+
+run: .venv/installed ## Start Escrowgrid with its own database and demo data: PORT=8000 ARGS="--memory --no-demo"
+	@exec $(RUN) app.cli dev --port $(PORT) $(ARGS)
+
+test: .venv/installed-dev ## Run the tests: ARGS="-k ledger"
+	@exec $(RUN) pytest $(ARGS)
+
+check: .venv/installed-dev ## Format, lint, types, import directions, and whether schema.graphql has drifted
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
+	.venv/bin/python -c 'from importlinter.cli import lint_imports_command as lint; lint()'
+	$(RUN) app.cli schema --check
+
+schema: .venv/installed ## Write schema.graphql
+	$(RUN) app.cli schema
+
+bench: .venv/installed-dev ## Measure: every figure of the README
+	$(RUN) benchmarks $(ARGS)
+
+lock: .venv/installed-dev ## Write both lock files from pyproject.toml: ARGS=--upgrade for newer versions
+	echo setuptools | $(LOCK) - $(ARGS) --output-file requirements.lock
+	$(LOCK) $(ARGS) --extra dev --constraints requirements.lock --output-file requirements-dev.lock
+
+clean: ## Remove .venv, caches and builds; the database in .escrowgrid stays
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## Tell what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | awk -F '\t' '{ printf "make %-8s %s\n", $$1, $$2 }'
+
+# setuptools is in the lock, so that the project itself is installed without fetching anything that has no hash.
+.venv/installed: requirements.lock pyproject.toml .venv/made
+	@echo "Installing what requirements.lock lists into .venv ..."
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/installed-dev: requirements-dev.lock pyproject.toml .venv/made
+	@echo "Installing what requirements-dev.lock lists into .venv ..."
+	@$(PIP) --require-hashes -r requirements-dev.lock
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch .venv/installed $@
+
+.venv/made:
+	@set -e; found=; bare=; \
+	if .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+		{ $(RUN) pip --version || $(RUN) ensurepip; } >/dev/null 2>&1; then touch $@; exit 0; fi; \
+	for python in "$(PYTHON)" python3 python3.14 python3.13 python3.12 python3.11; do \
+		test -n "$$python" || continue; \
+		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+		"$$python" -c 'import ensurepip, venv' 2>/dev/null || { bare="$$bare $$python"; continue; }; \
+		found="$$python"; break; \
+	done; \
+	if test -z "$$found" && test -n "$$bare"; then \
+		echo "$${bare# }: cannot make a virtual environment, because venv and ensurepip are not installed." >&2; \
+		echo "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; \
+	fi; \
+	if test -z "$$found"; then \
+		echo "Escrowgrid needs Python 3.11 or newer, and no such python3 is on the PATH." >&2; \
+		echo "On Debian and Ubuntu: apt install python3 python3-venv; on macOS: brew install python." >&2; \
+		echo "Or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	rm -rf .venv; "$$found" -m venv .venv || { rm -rf .venv; exit 1; }; \
+	touch $@

@@ -1,0 +1,1 @@
+"""Escrowgrid: a real-time ledger for what is held on somebody's behalf."""

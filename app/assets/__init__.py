@@ -1,0 +1,1 @@
+"""Templates of assets and the assets made from them."""

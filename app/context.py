@@ -1,0 +1,259 @@
+"""What a resolver may reach: who asks, the long-lived parts of the server, and one snapshot with its loaders."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import strawberry
+from sqlalchemy.ext.asyncio import AsyncConnection
+from strawberry.dataloader import DataLoader
+from strawberry.permission import BasePermission
+from strawberry.types import Info as StrawberryInfo
+
+from app.assets.service import AssetCache
+from app.audit.model import Action, AuditEntry, Outcome
+from app.audit.recorder import Recorder
+from app.audit.service import Work
+from app.engine.connection import page_request
+from app.engine.failures import UserError
+from app.errors import BadRequest, Forbidden, NotFound, Refusal, Unknown
+from app.kit.clock import Clock
+from app.kit.ids import Ids, is_id
+from app.ledger.tail import Tail
+from app.ledger.writer import Writer
+from app.positions.lifecycle import Lifecycle
+from app.principal import Principal, Scope
+from app.settings import Settings
+from app.storage.database import Database
+from app.storage.paging import PageRequest
+from app.storage.snapshot import Snapshot
+
+K = TypeVar("K")
+V = TypeVar("V")
+P = TypeVar("P")
+
+# A loader answers for many keys at once: (context, keys, the field's arguments) → a value for each key it knows.
+Loader = Callable[..., Awaitable[Mapping[Any, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of the server that outlive a request; made once by `create_app`."""
+
+    settings: Settings
+    clock: Clock
+    ids: Ids
+    database: Database
+    writer: Writer
+    tail: Tail
+    recorder: Recorder
+    assets: AssetCache
+    lifecycles: Mapping[tuple[str, int], Lifecycle]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is known of the HTTP request or socket that an operation came by."""
+
+    id: str
+    client_address: str | None = None
+    idempotency_key: str | None = None
+    last_event_id: str | None = None
+
+
+class Context:
+    """One operation's reach. Made anew for each operation, also on a shared socket."""
+
+    def __init__(self, services: Services, principal: Principal | None, request: Request) -> None:
+        self.services = services
+        self.request = request
+        # What runs, once its document is parsed, and how far in the ledger a subscription has told of it.
+        self.operation_kind = ""
+        self.operation_name = ""
+        self.last_cursor: str | None = None
+        self._principal = principal
+        self.snapshot = Snapshot(services.database, principal.tenant if principal else "")
+        self._loaders: dict[tuple[Loader, tuple[Any, ...]], DataLoader[Any, Any]] = {}
+        # The root field under way, for the audit; mutations run one after the other.
+        self.root_field = ""
+        self._forbidden: set[str] = set()
+
+    @property
+    def principal(self) -> Principal:
+        """Who asks; raises `Unknown` when nobody that is known does."""
+        if self._principal is None:
+            raise Unknown("send a valid key: Authorization: Bearer <key>")
+        return self._principal
+
+    @property
+    def scope(self) -> str:
+        """The first argument of every store function: the asker's institution, or * for root."""
+        return self.principal.tenant
+
+    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """The operation's snapshot, for one service call."""
+        return self.snapshot.connection()
+
+    async def load(self, loader: Loader, key: K, *args: Any) -> Any:
+        """`loader`'s answer for `key` (None when it knows none), asked together with every other key of this level.
+
+        `args` are the field's own arguments (hashable); fields with equal ones are asked together.
+        """
+        found = self._loaders.get((loader, args))
+        if found is None:
+            found = DataLoader(load_fn=partial(self._load_many, loader, args))
+            self._loaders[loader, args] = found
+        return await found.load(key)
+
+    async def _load_many(self, loader: Loader, args: tuple[Any, ...], keys: Sequence[Any]) -> Sequence[Any]:
+        answers = await loader(self, keys, *args)
+        return [answers.get(key) for key in keys]
+
+    async def renew(self) -> None:
+        """Forget everything read: what is read from now on is as of now."""
+        self._loaders.clear()
+        await self.snapshot.close()
+
+    @asynccontextmanager
+    async def working(self, institution_id: str) -> AsyncIterator[Work]:
+        """One ordinary transaction on one institution, committed with its audit rows when the block ends."""
+        # The scope of the writer is a list: only what is spelled like one id may become one.
+        if not is_id(institution_id, "inst"):
+            raise NotFound("institution", "institutionId")
+        await self.renew()
+        services, request = self.services, self.request
+        async with services.database.writing(institution_id) as connection:
+            yield Work(
+                connection=connection,
+                actor=self.principal,
+                request_id=request.id,
+                client_address=request.client_address,
+                operation=self.root_field,
+                now=services.clock(),
+                ids=services.ids,
+            )
+
+    async def answer(
+        self,
+        payload: Callable[..., P],
+        action: Action,
+        resource_type: str,
+        attempt: Callable[[], Awaitable[P]],
+        *,
+        institution_id: str | None = None,
+        resource_id: str | None = None,
+    ) -> P:
+        """What `attempt` answers; or, when it is refused, a payload that says why, and a row in the audit.
+
+        `institution_id` is the one that root works on; a tenant's refusals are its own institution's anyway.
+        """
+        await self.renew()
+        try:
+            return await attempt()
+        except Refusal as refusal:
+            self.note_refusal(
+                action,
+                resource_type,
+                refusal.code,
+                field=refusal.field,
+                institution_id=institution_id,
+                resource_id=resource_id,
+            )
+            return payload(user_errors=[UserError.of(refusal.problem)])
+
+    def note_refusal(
+        self,
+        action: Action,
+        resource_type: str,
+        code: str,
+        *,
+        field: str | None = None,
+        operation: str | None = None,
+        institution_id: str | None = None,
+        resource_id: str | None = None,
+    ) -> None:
+        """Have it written in the audit that this was asked for and refused; never waits, never fails."""
+        entry = AuditEntry(
+            institution_id=self.principal.institution_id or _institution(institution_id),
+            actor_id=self.principal.id,
+            actor_role=self.principal.role,
+            operation=self.root_field if operation is None else operation,
+            action=action,
+            resource_type=resource_type,
+            resource_id=resource_id,
+            outcome=Outcome.FAILURE,
+            code=str(code),
+            request_id=self.request.id,
+            client_address=self.request.client_address,
+            payload={} if field is None else {"field": field},
+        )
+        self.services.recorder.offer(entry)
+
+    def note_forbidden(self, field: str) -> None:
+        """Have it written in the audit, once for each field, that this key may not reach it."""
+        if field not in self._forbidden:
+            self._forbidden.add(field)
+            self.note_refusal(Action.AUTH_FORBIDDEN, field, Forbidden.code, operation=field)
+
+    async def close(self) -> None:
+        """Give the connection back; nothing may be read afterwards."""
+        await self.renew()
+
+    def page(self, first: int | None, after: str | None, last: int | None, before: str | None) -> PageRequest:
+        """The page that a list's four arguments ask for, within the limits of the settings."""
+        settings = self.services.settings
+        return page_request(
+            first,
+            after,
+            last,
+            before,
+            size_default=settings.page_size_default,
+            size_max=settings.page_size_max,
+        )
+
+
+Info = StrawberryInfo[Context, None]
+
+
+def may(scope: Scope) -> type[BasePermission]:
+    """The permission class of a field that needs `scope`."""
+    return _PERMISSIONS[scope]
+
+
+def _permission(scope: Scope) -> type[BasePermission]:
+    class May(BasePermission):
+        message = f"this key may not do that: it needs the scope {scope.value}"
+
+        def has_permission(self, source: Any, info: strawberry.Info, **kwargs: Any) -> bool:
+            context: Context = info.context
+            allowed = context.principal.may(scope)
+            if info.path.prev is None:
+                context.root_field = info.field_name
+            if not allowed:
+                context.note_forbidden(info.field_name)
+            return allowed
+
+        def on_unauthorized(self) -> None:
+            raise Forbidden(self.message)
+
+    May.__name__ = f"May_{scope.name}"
+    return May
+
+
+_PERMISSIONS = {scope: _permission(scope) for scope in Scope}
+
+
+def _institution(institution_id: str | None) -> str | None:
+    return institution_id if institution_id is not None and is_id(institution_id, "inst") else None
+
+
+def only_institution(context: Context, institution_id: str | None) -> str:
+    """The institution a mutation works on: the asker's own, or the one that root names."""
+    principal = context.principal
+    if principal.institution_id is not None:
+        return principal.institution_id
+    if institution_id is None:
+        raise BadRequest("as root, name the institution: institutionId")
+    return institution_id

@@ -1,0 +1,1 @@
+"""A small, believable world for newcomers: institutions, templates, assets, positions that keep moving."""

@@ -1,0 +1,66 @@
+"""Runs servers: the newcomer's (database, demo and all in one process) and the operator's."""
+
+import asyncio
+import logging
+import os
+import sys
+
+import click
+from starlette.applications import Starlette
+from uvicorn.supervisors import Multiprocess
+
+from app.demo.story import Story
+from app.http import server
+from app.http.graphiql import DevelopmentKey
+from app.main import create_app
+from app.settings import Settings, StoreBackend
+from app.storage.provide import provide
+
+
+def run(settings: Settings, *, demo: bool) -> None:
+    """`escrowgrid dev`: until Ctrl-C; nothing is left running."""
+    _log(settings)
+    assert settings.root_api_key is not None, "dev always has a root key"
+    key = DevelopmentKey("Root (sees every institution)", settings.root_api_key.get_secret_value())
+    with provide(settings) as address:
+        app = create_app(settings, address, development_keys=[key], beside=Story().play if demo else None)
+        _greet(settings, key, demo=demo)
+        asyncio.run(_serve(app, settings))
+
+
+def serve(settings: Settings, workers: int) -> None:
+    """`escrowgrid serve`: the store that the settings name, in one or several processes."""
+    _log(settings)
+    with provide(settings) as address:
+        if workers == 1:
+            asyncio.run(_serve(create_app(settings, address), settings))
+            return
+        # Each worker reads its settings from the environment, as the application of app/asgi.py does.
+        os.environ |= {
+            "STORE_BACKEND": StoreBackend.POSTGRES.value,
+            "DATABASE_URL": address.url,
+            "DATABASE_DIRECT_URL": address.direct_url,
+        }
+        config = server.config("app.asgi:app", settings, workers=workers)
+        Multiprocess(config, target=server.Server(config).run, sockets=[config.bind_socket()]).run()
+
+
+async def _serve(app: Starlette, settings: Settings) -> None:
+    serving = server.Server(server.config(app, settings))
+    await serving.serve()
+    if not serving.started:
+        raise click.ClickException("the server did not start; the log above says why")
+
+
+def _log(settings: Settings) -> None:
+    logging.basicConfig(stream=sys.stderr, level=settings.log_level, format="%(message)s")
+    logging.getLogger("uvicorn").setLevel("WARNING")
+
+
+def _greet(settings: Settings, key: DevelopmentKey, *, demo: bool) -> None:
+    memory = settings.store_backend is StoreBackend.MEMORY
+    where = "in memory, gone at exit" if memory else f"in {settings.data_dir}/"
+    click.echo(f"Escrowgrid: GraphiQL on http://{settings.host}:{settings.port}/graphql")
+    click.echo(f"  database  {where}{'; demo data that keeps moving' if demo else ''}")
+    click.echo(f"  root key  {key.key}")
+    click.echo("  Ctrl-C ends everything.")

@@ -1,0 +1,65 @@
+"""Remembers documents already parsed and judged, within a bound of characters, not of documents."""
+
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphql import DocumentNode, GraphQLError, GraphQLSchema
+
+# One character of a document becomes about 130 bytes of syntax tree.
+CHARACTERS_MAX = 500_000
+COSTS_MAX = 64
+
+
+@dataclass(slots=True)
+class Known:
+    """One document and what was found out about it; the findings are None until it is judged."""
+
+    document: DocumentNode
+    size: int
+    schema: GraphQLSchema | None = None
+    rules: tuple[Any, ...] = ()
+    errors: Sequence[GraphQLError] | None = None
+    costs: dict[Hashable, int] = field(default_factory=dict)
+
+    def judged_by(self, schema: GraphQLSchema, rules: tuple[Any, ...]) -> Sequence[GraphQLError] | None:
+        """What these rules found in it, if they have been applied."""
+        return self.errors if self.schema is schema and self.rules == rules else None
+
+    def keep(self, schema: GraphQLSchema, rules: tuple[Any, ...], errors: Sequence[GraphQLError]) -> None:
+        """Remember what these rules found."""
+        self.schema, self.rules, self.errors = schema, rules, errors
+        self.costs.clear()
+
+    def keep_cost(self, key: Hashable, cost: int) -> None:
+        """Remember a cost, unless somebody counts through all the numbers there are."""
+        if len(self.costs) < COSTS_MAX:
+            self.costs[key] = cost
+
+
+class Documents:
+    """The documents used last; those set from elsewhere (trusted documents) are known by identity."""
+
+    def __init__(self, characters_max: int = CHARACTERS_MAX) -> None:
+        self._characters_max = characters_max
+        self._characters = 0
+        self._known: OrderedDict[str | int, Known] = OrderedDict()
+
+    def get(self, key: str | int) -> Known | None:
+        """The document with this text, or this identity."""
+        found = self._known.get(key)
+        if found is not None:
+            self._known.move_to_end(key)
+        return found
+
+    def add(self, key: str | int, document: DocumentNode) -> Known:
+        """Remember a document; the ones used longest ago make room."""
+        source = document.loc.source.body if document.loc is not None else ""
+        known = Known(document, max(len(source), 1))
+        self._known[key] = known
+        self._characters += known.size
+        while self._characters > self._characters_max:
+            _, oldest = self._known.popitem(last=False)
+            self._characters -= oldest.size
+        return known

@@ -1,0 +1,211 @@
+"""What a document may ask for: parsed, judged and measured before anything of it runs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from graphql import (
+    DocumentNode,
+    FloatValueNode,
+    GraphQLError,
+    IntValueNode,
+    NoSchemaIntrospectionCustomRule,
+    OperationDefinitionNode,
+    OperationType,
+    ValidationRule,
+    parse,
+)
+from strawberry.extensions import SchemaExtension
+from strawberry.schema.schema import validate_document
+
+from app.engine.documents import Documents, Known
+from app.engine.masking import (
+    BAD_REQUEST,
+    LIMIT_EXCEEDED,
+    VALIDATION_FAILED,
+    Masking,
+    ToldError,
+    refusal,
+    restated,
+)
+from app.engine.measures import Nodes, Shapes, fragments_of, operations_of, sizing_variables
+from app.settings import Settings
+
+SOURCE_CHARACTERS_MAX = 262_144
+COMMENTS_MAX = 1_000
+DIGITS_MAX = 400
+EXPONENT_MAX = 308
+
+SchemaExtensions = list[type[SchemaExtension] | Callable[[], SchemaExtension]]
+
+
+class NumbersInRange(ValidationRule):
+    """Refuses numbers whose plain spelling would be huge, such as 1e999999999."""
+
+    def enter_int_value(self, node: IntValueNode, *_: Any) -> None:
+        """Whole numbers: by their digits."""
+        if len(node.value) > DIGITS_MAX:
+            self.report_error(GraphQLError(f"a number has at most {DIGITS_MAX} digits", node))
+
+    def enter_float_value(self, node: FloatValueNode, *_: Any) -> None:
+        """Fractions: by their digits and by their exponent."""
+        mantissa, _sign, exponent = node.value.lower().partition("e")
+        if len(mantissa) > DIGITS_MAX or len(exponent) > 5 or abs(int(exponent or 0)) > EXPONENT_MAX:
+            self.report_error(GraphQLError(f"a number's exponent is at most {EXPONENT_MAX}", node))
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Judges documents by one server's settings."""
+
+    settings: Settings
+    documents: Documents = field(default_factory=Documents)
+
+    @property
+    def parse_options(self) -> dict[str, int]:
+        """What the parser itself refuses to go beyond."""
+        return {
+            "max_lexical_tokens": self.settings.tokens_max,
+            "max_comments": COMMENTS_MAX,
+            "max_source_length": SOURCE_CHARACTERS_MAX,
+        }
+
+    @property
+    def rules(self) -> tuple[type[ValidationRule], ...]:
+        """The rules beside the specified ones."""
+        hidden = () if self.settings.introspection else (NoSchemaIntrospectionCustomRule,)
+        return (NumbersInRange, *hidden)
+
+    def shape_errors(self, document: DocumentNode) -> list[GraphQLError]:
+        """What is too deep or has too many aliases; works on documents that are not valid, too."""
+        shapes = Shapes(fragments_of(document))
+        settings = self.settings
+        for operation in operations_of(document):
+            shape = shapes.of(operation.selection_set)
+            if shape.depth > settings.depth_max:
+                return [_exceeded("depth_max", settings.depth_max, shape.depth, "levels of fields")]
+            if shape.aliases > settings.aliases_max:
+                return [_exceeded("aliases_max", settings.aliases_max, shape.aliases, "aliases")]
+        return []
+
+    def cost(self, known: Known, operation: OperationDefinitionNode, schema: Any, variables: Any) -> int:
+        """How many list items the operation may ask for with these variables."""
+        sizing = sizing_variables(operation, variables)
+        key = (id(operation), *sizing.items())
+        found = known.costs.get(key)
+        if found is None:
+            fragments = fragments_of(known.document)
+            found = Nodes(schema, fragments, sizing, self.settings.page_size_default).of(operation)
+            known.keep_cost(key, found)
+        return found
+
+
+class Documented(SchemaExtension):
+    """Parses and judges one operation's document, once for all who send the same text."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self._known: Known | None = None
+        self._cost = 0
+
+    def on_operation(self) -> Iterator[None]:
+        """The parser's limits and our rules."""
+        context = self.execution_context
+        # Strawberry hands these to graphql-core's parse as they are; its own type names only one of them.
+        cast("dict[str, int]", context.parse_options).update(self._judge.parse_options)
+        context.validation_rules = (*context.validation_rules, *self._judge.rules)
+        yield
+
+    def on_parse(self) -> Iterator[None]:
+        """From memory, if somebody sent it before; what cannot be parsed is left to Strawberry to refuse."""
+        context = self.execution_context
+        documents = self._judge.documents
+        if context.graphql_document is not None:
+            self._known = documents.get(id(context.graphql_document))
+            self._known = self._known or documents.add(id(context.graphql_document), context.graphql_document)
+        elif context.query:
+            self._known = documents.get(context.query)
+            if self._known is None:
+                # An error raised here would leave a stream as an exception: Strawberry parses again, inside.
+                with suppress(GraphQLError):
+                    document = parse(context.query, **cast("dict[str, int]", context.parse_options))  # type: ignore[arg-type]
+                    self._known = documents.add(context.query, document)
+            context.graphql_document = self._known.document if self._known is not None else None
+        yield
+
+    def on_validate(self) -> Iterator[None]:
+        """Every rule, and then what depends on this operation and its variables."""
+        context = self.execution_context
+        known = self._known
+        assert known is not None, "what was parsed is known"
+        try:
+            errors = self._static_errors(known) or self._asked_errors(known)
+        except RecursionError:
+            errors = [refusal(LIMIT_EXCEEDED, "the document is nested too deeply")]
+        context.pre_execution_errors = errors
+        yield
+
+    def get_results(self) -> dict[str, Any]:
+        """The cost, told with the answer of whatever asked for lists."""
+        if not self._cost:
+            return {}
+        return {"cost": {"nodes": self._cost, "nodesMax": self._judge.settings.nodes_max}}
+
+    def _static_errors(self, known: Known) -> list[GraphQLError]:
+        context = self.execution_context
+        schema, rules = context.schema._schema, context.validation_rules
+        found = known.judged_by(schema, rules)
+        if found is None:
+            found = self._judge.shape_errors(known.document) or [
+                error if isinstance(error, ToldError) else restated(error, VALIDATION_FAILED)
+                for error in validate_document(schema, known.document, rules)
+            ]
+            known.keep(schema, rules, found)
+        return list(found)
+
+    def _asked_errors(self, known: Known) -> list[GraphQLError]:
+        context = self.execution_context
+        operations = operations_of(known.document)
+        if context._provided_operation_name is None and len(operations) > 1:
+            return [refusal(BAD_REQUEST, "the document has several operations: name one in `operationName`")]
+        name = context.operation_name
+        operation = next(found for found in operations if (found.name.value if found.name else None) == name)
+        _note(context.context, operation)
+        if _shares_key(context.context, operation, known):
+            return [
+                refusal(BAD_REQUEST, "the Idempotency-Key header serves one mutation: use `idempotencyKey`")
+            ]
+        cost = self._judge.cost(known, operation, context.schema._schema, context.variables or {})
+        if cost > self._judge.settings.nodes_max:
+            return [_exceeded("nodes_max", self._judge.settings.nodes_max, cost, "list items")]
+        if operation.operation is not OperationType.SUBSCRIPTION:
+            self._cost = cost
+        return []
+
+
+def extensions(settings: Settings) -> SchemaExtensions:
+    """What the schema is made with: errors are masked, and no document runs before it is judged."""
+    judge = Judge(settings)
+    return [Masking, lambda: Documented(judge)]
+
+
+def _exceeded(limit: str, most: int, found: int, what: str) -> ToldError:
+    found = min(found, 10**15)
+    message = f"the document has {found} {what}; at most {most} are allowed"
+    return refusal(LIMIT_EXCEEDED, message, limit=limit, max=most, found=found)
+
+
+def _note(context: Any, operation: OperationDefinitionNode) -> None:
+    """Tell the operation's context what runs, for logs, metrics and the audit."""
+    if hasattr(context, "operation_name"):
+        context.operation_kind = operation.operation.value
+        context.operation_name = operation.name.value if operation.name is not None else ""
+
+
+def _shares_key(context: Any, operation: OperationDefinitionNode, known: Known) -> bool:
+    """Whether one Idempotency-Key header would have to serve several mutations."""
+    key = getattr(getattr(context, "request", None), "idempotency_key", None)
+    if key is None or operation.operation is not OperationType.MUTATION:
+        return False
+    return Shapes(fragments_of(known.document)).of(operation.selection_set).fields > 1

@@ -1,0 +1,1 @@
+"""How the outside reaches the schema: HTTP, WebSockets, event streams. Starlette only; no rules, no SQL."""

@@ -1,0 +1,46 @@
+"""One request or socket as the server knows it: made outermost, filled in on the way, told in the log."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from starlette.types import Scope, Send
+
+from app.principal import Principal
+
+KEY = "escrowgrid.exchange"
+ERROR_CODES_MAX = 20
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known of one request or socket; `abort` drops its connection without another word."""
+
+    request_id: str
+    client_address: str | None = None
+    principal: Principal | None = None
+    operation: str = ""
+    kind: str = ""
+    operations: int = 0
+    error_codes: list[str] = field(default_factory=list)
+    abort: Callable[[], None] | None = None
+    count_error: Callable[[str], None] | None = None
+
+    def note_error(self, code: object) -> None:
+        """Have the log and the metrics tell of an error."""
+        if len(self.error_codes) < ERROR_CODES_MAX:
+            self.error_codes.append(str(code))
+        if self.count_error is not None:
+            self.count_error(str(code))
+
+
+def of(scope: Scope) -> Exchange:
+    """The exchange of a request; every request has one by the time a route sees it."""
+    found: Exchange = scope[KEY]
+    return found
+
+
+def aborter(send: Send) -> Callable[[], None] | None:
+    """How to drop the connection behind `send`: ASGI has no word for it; uvicorn's senders know theirs."""
+    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    abort: Callable[[], None] | None = getattr(transport, "abort", None)
+    return abort

@@ -1,0 +1,1 @@
+import{n as e,t}from"./main-B2Ij0-ob.js";var n=`formatted-json`,r={tabSize:2,insertSpaces:!0},i={jsonc:{astFormat:n,parse:n=>({text:t(n,e(n,void 0,r))}),locStart:()=>0,locEnd:({text:e})=>e.length}},a={[n]:{print:e=>e.node.text}};export{i as parsers,a as printers};

@@ -1,0 +1,94 @@
+"""What the HTTP side counts, in a registry of its own, and where it is read."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+# A client picks the names of its operations: beyond so many different ones they are counted together.
+OPERATION_NAMES_MAX = 100
+OPERATION_NAME_LENGTH_MAX = 64
+OTHER = "other"
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+METHODS = frozenset({"GET", "POST", "OPTIONS", "HEAD", "WS"})
+
+
+class Metrics:
+    """The counters of one process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self._names: set[str] = set()
+        self._requests = Counter(
+            "escrowgrid_http_requests_total",
+            "Requests answered; operation is the name in the document.",
+            ("method", "status", "operation"),
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "escrowgrid_http_request_seconds",
+            "How long requests took; streams and sockets are not among them.",
+            ("method",),
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        self._open = Gauge(
+            "escrowgrid_live_connections",
+            "WebSockets and event streams open.",
+            ("transport",),
+            registry=registry,
+        )
+        self._operations = Counter(
+            "escrowgrid_operations_total",
+            "GraphQL operations begun.",
+            ("transport", "kind"),
+            registry=registry,
+        )
+        self._running = Gauge(
+            "escrowgrid_operations_open", "GraphQL operations running.", ("transport",), registry=registry
+        )
+        self._errors = Counter(
+            "escrowgrid_errors_total", "Errors told to clients, by code.", ("code",), registry=registry
+        )
+
+    def request(self, method: str, status: int, operation: str, seconds: float, *, timed: bool) -> None:
+        """One request was answered, or one socket is closed."""
+        known = method if method in METHODS else OTHER
+        self._requests.labels(known, str(status), self._name(operation)).inc()
+        if timed:
+            self._seconds.labels(known).observe(seconds)
+
+    def error(self, code: str) -> None:
+        """One error was told."""
+        self._errors.labels(code).inc()
+
+    def connection(self, transport: str, change: int) -> None:
+        """A live connection was opened (1) or closed (-1)."""
+        self._open.labels(transport).inc(change)
+
+    def began(self, transport: str) -> None:
+        """An operation began."""
+        self._running.labels(transport).inc()
+
+    def ended(self, transport: str, kind: str) -> None:
+        """An operation is over; kind is empty when its document was refused."""
+        self._running.labels(transport).dec()
+        self._operations.labels(transport, kind or "refused").inc()
+
+    def _name(self, operation: str) -> str:
+        if operation in self._names or not operation:
+            return operation
+        if len(self._names) >= OPERATION_NAMES_MAX or len(operation) > OPERATION_NAME_LENGTH_MAX:
+            return OTHER
+        self._names.add(operation)
+        return operation
+
+
+def route(registry: CollectorRegistry) -> Route:
+    """`/metrics`, in Prometheus' own text."""
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return Route("/metrics", metrics)

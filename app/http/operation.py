@@ -1,0 +1,97 @@
+"""What a client asks to be run, whichever way it came: checked for its form before anything reads it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+
+from app.http.wire import BadJsonError, RefusedError, decode
+from app.kit.canonical import Json
+
+NAME_LENGTH_MAX = 255
+PARAMETERS_MAX = 20
+JSON_PARAMETERS = ("variables", "extensions")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One GraphQL request; without a query only when its extensions name a document."""
+
+    query: str | None
+    variables: dict[str, object] | None = None
+    operation_name: str | None = None
+    extensions: dict[str, object] | None = None
+
+    @classmethod
+    def of(cls, parameters: Json) -> "Asked":
+        """The request that decoded JSON makes; raises `RefusedError` (400) when it makes none."""
+        if isinstance(parameters, list):
+            raise _bad("one operation a request: lists of operations are not taken")
+        if not isinstance(parameters, Mapping):
+            raise _bad("a GraphQL request is a JSON object")
+        query, name = parameters.get("query"), parameters.get("operationName")
+        extensions = _object(parameters, "extensions")
+        if not isinstance(query, str) and query is not None:
+            raise _bad("`query` is a string")
+        if not query and not extensions:
+            raise _bad("there is no `query`")
+        if not isinstance(name, str) and name is not None:
+            raise _bad("`operationName` is a string")
+        if name is not None and len(name) > NAME_LENGTH_MAX:
+            raise _bad(f"`operationName` has at most {NAME_LENGTH_MAX} characters")
+        return cls(query, _object(parameters, "variables"), name, extensions)
+
+
+async def posted(request: Request) -> Asked:
+    """The request in a POST's body."""
+    _check_type(request.headers.get("content-type"))
+    return Asked.of(_json(await request.body(), "the body"))
+
+
+def queried(request: Request) -> Asked:
+    """The request in a GET's parameters."""
+    try:
+        text = request.scope["query_string"].decode("ascii")
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=PARAMETERS_MAX)
+    except ValueError:
+        raise _bad("the parameters of the address are not UTF-8 text, or too many") from None
+    found: dict[str, Json] = dict(pairs)
+    if len(found) != len(pairs):
+        raise _bad("the address names the same parameter twice")
+    for name in JSON_PARAMETERS:
+        if value := found.pop(name, None):
+            found[name] = _json(str(value), f"`{name}`")
+    return Asked.of(found)
+
+
+def _check_type(content_type: str | None) -> None:
+    name, *parameters = (piece.strip().lower() for piece in (content_type or "").split(";"))
+    charsets = [piece.partition("=")[2].strip('"') for piece in parameters if piece.startswith("charset=")]
+    if name != "application/json" or any(charset not in {"utf-8", "utf8"} for charset in charsets):
+        raise RefusedError(
+            415,
+            "UNSUPPORTED_MEDIA_TYPE",
+            "send Content-Type: application/json, in UTF-8",
+            {"Accept-Post": "application/json"},
+        )
+
+
+def _json(text: str | bytes, what: str) -> Json:
+    try:
+        return decode(text)
+    except BadJsonError as error:
+        raise _bad(f"{what}: {error}") from None
+
+
+def _object(parameters: Mapping[str, Json], name: str) -> dict[str, object] | None:
+    value = parameters.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise _bad(f"`{name}` is an object")
+    return value
+
+
+def _bad(message: str) -> RefusedError:
+    return RefusedError(400, "BAD_REQUEST", message)

@@ -1,0 +1,110 @@
+"""Puts the HTTP side together: what is served where, and what every request passes on its way there."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import strawberry
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route, WebSocketRoute
+
+from app.context import Services
+from app.http import exchange, graphiql, health, metrics
+from app.http.access_log import AccessLog
+from app.http.auth import Authenticator
+from app.http.graphiql import DevelopmentKey
+from app.http.health import Ready
+from app.http.limits import AnswerHeaders, Guard
+from app.http.live import Live, Pace
+from app.http.metrics import Metrics
+from app.http.running import Runner
+from app.http.view import GraphQLView
+from app.http.wire import RefusedError, refusal
+from app.settings import Settings
+
+GZIP_BYTES_MIN = 4096
+GZIP_LEVEL = 5
+CORS_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "Last-Event-ID",
+    "X-API-Key",
+    "X-Request-Id",
+)
+CORS_EXPOSED = ("Retry-After", "X-Request-Id")
+CODES = {400: "BAD_REQUEST", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
+
+Lifespan = Callable[[Starlette], AbstractAsyncContextManager[Any]]
+
+
+def build(
+    services: Services,
+    schema: strawberry.Schema,
+    authenticator: Authenticator,
+    ready: Ready,
+    graphiql_keys: Sequence[DevelopmentKey] = (),
+    *,
+    lifespan: Lifespan | None = None,
+    registry: CollectorRegistry | None = None,
+    pace: Pace | None = None,
+) -> Starlette:
+    """The ASGI application. Its `state.live` is what a server drains before it goes (`app.http.server`)."""
+    settings = services.settings
+    registry = CollectorRegistry() if registry is None else registry
+    counted = Metrics(registry)
+    live = Live(authenticator, counted, pace or Pace(stalled_seconds=settings.stalled_socket_seconds))
+    view = GraphQLView(Runner(services, schema, authenticator, live, counted))
+    application = Starlette(
+        routes=[
+            Route("/", _home),
+            Route("/graphql", view),
+            WebSocketRoute("/graphql", view),
+            *health.routes(ready, lambda: live.draining),
+            metrics.route(registry),
+            *graphiql.routes(graphiql_keys),
+        ],
+        middleware=_middleware(settings, counted),
+        exception_handlers={HTTPException: _refuse},
+        lifespan=lifespan,
+    )
+    application.router.redirect_slashes = False
+    application.state.live = live
+    return application
+
+
+def _middleware(settings: Settings, counted: Metrics) -> list[Middleware]:
+    """From outermost to innermost; refusals of the guard pass CORS, so that browsers may read them."""
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=CORS_HEADERS,
+        expose_headers=CORS_EXPOSED,
+    )
+    return [
+        Middleware(AccessLog, settings=settings, metrics=counted),
+        Middleware(AnswerHeaders),
+        *([cors] if settings.cors_origins else []),
+        Middleware(Guard, body_bytes_max=settings.body_bytes_max),
+        Middleware(GZipMiddleware, minimum_size=GZIP_BYTES_MIN, compresslevel=GZIP_LEVEL),
+    ]
+
+
+async def _home(_: Request) -> Response:
+    return RedirectResponse("/graphql")
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """What Starlette itself refuses, in our one shape."""
+    assert isinstance(error, HTTPException), "this handler is registered for these alone"
+    code = CODES.get(error.status_code, "BAD_REQUEST" if error.status_code < 500 else "INTERNAL")
+    exchange.of(request.scope).note_error(code)
+    return refusal(RefusedError(error.status_code, code, error.detail, error.headers))

@@ -1,0 +1,58 @@
+"""How uvicorn serves the application: sockets are let go one after the other before it shuts down."""
+
+import logging
+import socket
+from typing import Any
+
+import uvicorn
+
+from app.http.live import Live
+from app.settings import Settings
+
+log = logging.getLogger("escrowgrid.http")
+
+GRACE_SECONDS_MAX = 20
+
+
+class Server(uvicorn.Server):
+    """Drains live connections before uvicorn would close them all at once, without a word about resuming."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no new connections, let go of the open ones spread over a moment, then shut down."""
+        for server in self.servers:
+            server.close()
+        live = live_of(self.config.loaded_app)
+        if live is not None and not self.force_exit:
+            log.info("closing %d live connections", len(live))
+            await live.drain()
+        await super().shutdown(sockets)
+
+
+def config(app: Any, settings: Settings, **options: Any) -> uvicorn.Config:
+    """The configuration of uvicorn: our own log, proxies, pings and limits instead of its own."""
+    return uvicorn.Config(
+        app,
+        **{
+            "host": settings.host,
+            "port": settings.port,
+            "ws": "websockets-sansio",
+            "ws_max_size": settings.frame_bytes_max,
+            # The protocol's own pings tell dead peers; a second clock would cut slow ones off too early.
+            "ws_ping_interval": None,
+            "ws_per_message_deflate": False,
+            "proxy_headers": False,
+            "server_header": False,
+            "access_log": False,
+            "log_config": None,
+            "timeout_graceful_shutdown": GRACE_SECONDS_MAX,
+            **options,
+        },
+    )
+
+
+def live_of(app: Any) -> Live | None:
+    """The live connections of an application, beneath whatever uvicorn wrapped around it."""
+    while app is not None and not hasattr(app, "state"):
+        app = getattr(app, "app", None)
+    found = getattr(getattr(app, "state", None), "live", None)
+    return found if isinstance(found, Live) else None

@@ -1,0 +1,149 @@
+"""Tells who asks: the root key compared in constant time, API keys kept so briefly that revoking tells."""
+
+import asyncio
+import logging
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
+
+from pydantic import SecretStr
+
+from app.institutions import service
+from app.institutions.model import ApiKey, secret_hash
+from app.kit.chain import same
+from app.kit.clock import Clock
+from app.principal import Principal, root
+from app.storage.database import Database
+
+log = logging.getLogger("escrowgrid.keys")
+
+CACHE_SECONDS = 0.5
+CACHE_MAX = 10_000
+LOOK_UP_MAX = 500
+SECRET_LENGTH_MAX = 1_000
+SECRET_PATTERN = re.compile(r"eg_[A-Za-z0-9_-]{43}")
+TOUCH_EVERY = timedelta(minutes=1)
+TOUCH_PAUSE_SECONDS = 0.2
+TOUCHES_MAX = 500
+
+Answer = asyncio.Future[ApiKey | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    """An answer, there or awaited; `until` is the event loop's time."""
+
+    answer: Answer
+    until: float
+
+
+class Authenticator:
+    """One per process. It keeps hashes, never secrets."""
+
+    def __init__(self, database: Database, clock: Clock, root_key: SecretStr | None) -> None:
+        self._database = database
+        self._clock = clock
+        self._root = None if root_key is None else secret_hash(root_key.get_secret_value())
+        self._cache: OrderedDict[bytes, _Cached] = OrderedDict()
+        self._asked: dict[bytes, Answer] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._used: dict[tuple[str, str], datetime] = {}
+        self._touching: asyncio.Task[None] | None = None
+
+    async def authenticate(self, secret: str) -> Principal | None:
+        """Whose key `secret` is, or None. Raises `Unavailable` when that cannot be found out."""
+        if len(secret) > SECRET_LENGTH_MAX:
+            return None
+        hashed = secret_hash(secret)
+        if self._root is not None and same(hashed, self._root):
+            return root()
+        if SECRET_PATTERN.fullmatch(secret) is None:
+            return None
+        key = await self._key(hashed)
+        now = self._clock()
+        if key is None or not key.usable(now):
+            return None
+        self._note_use(key, now)
+        return key.principal
+
+    async def close(self) -> None:
+        """Write what is known of the keys' last use, and stop."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+        for answer in self._asked.values():
+            answer.cancel()
+        if self._touching is not None:
+            await asyncio.wait([self._touching])
+
+    async def _key(self, hashed: bytes) -> ApiKey | None:
+        now = asyncio.get_running_loop().time()
+        cached = self._cache.get(hashed)
+        if cached is None or cached.until <= now or _failed(cached.answer):
+            # Counted from before the look-up: what is answered is never older than the cache allows.
+            cached = self._cache[hashed] = _Cached(self._ask(hashed), now + CACHE_SECONDS)
+        self._cache.move_to_end(hashed)
+        while len(self._cache) > CACHE_MAX:
+            self._cache.popitem(last=False)
+        # Those who ask at once share the answer; one who goes away does not take it from the others.
+        return await asyncio.shield(cached.answer)
+
+    def _ask(self, hashed: bytes) -> Answer:
+        answer = self._asked[hashed] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(_failed)
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_up())
+        return answer
+
+    async def _look_up(self) -> None:
+        """Answer all that ask at once with one statement, for as long as somebody asks."""
+        while self._asked:
+            asked = {hashed: self._asked.pop(hashed) for hashed in list(islice(self._asked, LOOK_UP_MAX))}
+            try:
+                found = await service.find_keys(self._database, list(asked))
+            except asyncio.CancelledError:
+                for answer in asked.values():
+                    answer.cancel()
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it was, it is told to those who asked
+                for answer in asked.values():
+                    _settle(answer, error)
+            else:
+                for hashed, answer in asked.items():
+                    _settle(answer, found.get(hashed))
+
+    def _note_use(self, key: ApiKey, now: datetime) -> None:
+        if key.last_used_at is not None and now - key.last_used_at < TOUCH_EVERY:
+            return
+        if len(self._used) < TOUCHES_MAX:
+            self._used[key.institution_id, key.id] = now
+        if self._touching is None or self._touching.done():
+            self._touching = asyncio.create_task(self._touch())
+
+    async def _touch(self) -> None:
+        """Write the uses noted meanwhile, off the path of the requests."""
+        await asyncio.sleep(TOUCH_PAUSE_SECONDS)
+        used, self._used = self._used, {}
+        try:
+            institutions = sorted({institution_id for institution_id, _ in used})
+            async with self._database.writing(",".join(institutions)) as connection:
+                await service.note_uses(connection, used, every=TOUCH_EVERY)
+        except Exception:
+            # The edge of this task: when a key was last used is worth knowing, not worth failing for.
+            log.exception("the last use of %d keys was not written", len(used))
+
+
+def _settle(answer: Answer, told: ApiKey | Exception | None) -> None:
+    if answer.done():
+        return
+    if isinstance(told, Exception):
+        answer.set_exception(told)
+    else:
+        answer.set_result(told)
+
+
+def _failed(answer: Answer) -> bool:
+    """Whether it is done without an answer; also marks the failure as seen, should nobody wait any more."""
+    return answer.done() and (answer.cancelled() or answer.exception() is not None)

@@ -1,0 +1,1 @@
+"""Plain tools that know none of our nouns."""

@@ -1,0 +1,78 @@
+"""One spelling for values that are hashed: RFC 8785 JSON with exact decimal numbers."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TypeAlias
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+# What JSON text can hold, with numbers as int or Decimal: never a float.
+Json: TypeAlias = "None | bool | int | Decimal | str | Sequence[Json] | Mapping[str, Json]"
+
+
+class NotCanonical(ValueError):
+    """A value that has no canonical spelling; the message says which and why."""
+
+
+def parse_json(text: str | bytes) -> Json:
+    """JSON text with every fraction as `Decimal`; NaN, Infinity and duplicate keys are refused."""
+    return json.loads(text, parse_float=Decimal, parse_constant=_refuse, object_pairs_hook=_unique)  # type: ignore[no-any-return]
+
+
+def canonical_json(value: Json) -> str:
+    """RFC 8785 text: sorted keys (UTF-16 order), no blanks, numbers exact and in fixed point."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case Decimal():
+            return _number(value)
+        case str():
+            return _text(value)
+        case Mapping():
+            pairs = sorted(value.items(), key=lambda pair: pair[0].encode("utf-16-be", "surrogatepass"))
+            return "{" + ",".join(f"{_text(name)}:{canonical_json(item)}" for name, item in pairs) + "}"
+        case list() | tuple():
+            return "[" + ",".join(canonical_json(item) for item in value) + "]"
+    raise NotCanonical(f"a value of type {type(value).__name__} has no canonical spelling")
+
+
+def micros(moment: datetime) -> int:
+    """Microseconds since 1970 in UTC; a time without a zone is refused."""
+    if moment.tzinfo is None:
+        raise NotCanonical("a time needs a zone")
+    return (moment - EPOCH) // MICROSECOND
+
+
+def _number(value: Decimal) -> str:
+    if not value.is_finite():
+        raise NotCanonical("only finite numbers have a canonical spelling")
+    text = format(value, "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text in ("-0", "") else text
+
+
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise NotCanonical("text with a lone surrogate has no canonical spelling") from None
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _refuse(name: str) -> Json:
+    raise NotCanonical(f"{name} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise NotCanonical("an object names the same key twice")
+    return result

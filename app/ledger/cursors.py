@@ -1,0 +1,53 @@
+"""The ledger's cursor: epoch and sequence, opaque, exclusive, the same string wherever the ledger is followed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from app.errors import CursorInvalid
+from app.kit.cursor import BadCursor, seal, unseal
+
+ORDER = "ledger"
+START_OVER = "read the state again with a query and subscribe from its ledgerHead cursor"
+
+
+@dataclass(frozen=True, slots=True)
+class Epochs:
+    """The ledger's identity and what its restores left: for each scope and epoch, after which sequence it starts."""
+
+    log_id: str
+    current: int
+    starts_after: Mapping[tuple[str, int], int]
+
+    def cursor(self, scope: str, sequence: int) -> str:
+        """The cursor just behind `sequence` of `scope` (an institution, or * for the global order)."""
+        return seal(ORDER, self.log_id, scope, self.current, sequence)
+
+    def place(self, scope: str, cursor: str, head: int) -> int:
+        """The sequence to go on after; raises `CursorInvalid` when going on could skip or repeat an event."""
+        try:
+            log_id, owner, epoch, sequence = unseal(ORDER, cursor)
+        except BadCursor as error:
+            raise CursorInvalid(
+                f"{error}; a ledger cursor comes from an edge, a payload or ledgerHead"
+            ) from None
+        except ValueError:
+            raise CursorInvalid("the cursor is not one of the ledger's") from None
+        if log_id != self.log_id:
+            raise CursorInvalid(f"the cursor belongs to another ledger; {START_OVER}")
+        if owner != scope:
+            raise CursorInvalid(f"the cursor was made for another institution's key; {START_OVER}")
+        if not isinstance(epoch, int) or not isinstance(sequence, int) or sequence < 0:
+            raise CursorInvalid("the cursor is not one of the ledger's")
+        return self._judge(scope, epoch, sequence, head)
+
+    def _judge(self, scope: str, epoch: int, sequence: int, head: int) -> int:
+        if epoch > self.current:
+            raise CursorInvalid(
+                f"the cursor is from after the point this ledger was restored to; {START_OVER}"
+            )
+        limits = [self.starts_after.get((scope, later), 0) for later in range(epoch + 1, self.current + 1)]
+        if sequence > min([head, *limits]):
+            raise CursorInvalid(
+                f"the cursor is beyond the end of the ledger, which was restored to an earlier point; {START_OVER}"
+            )
+        return sequence

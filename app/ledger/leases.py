@@ -1,0 +1,46 @@
+"""Leadership that survives pools and crashes: a lease row with a fencing token that grows with every holder."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from app.storage.database import Database, DatabaseRole, Driver, take_role
+
+# The database's clock judges, so that machines need not agree on the time.
+TAKE = """
+INSERT INTO leases AS l (name, holder, token, expires_at) VALUES ($1, $2, 1, clock_timestamp() + $3::interval)
+ON CONFLICT (name) DO UPDATE
+SET holder = excluded.holder, expires_at = excluded.expires_at,
+    token = l.token + CASE WHEN l.holder = excluded.holder AND l.expires_at > clock_timestamp() THEN 0 ELSE 1 END
+WHERE l.holder = excluded.holder OR l.expires_at <= clock_timestamp()
+RETURNING token
+"""
+GIVE_UP = "UPDATE leases SET expires_at = clock_timestamp() WHERE name = $1 AND holder = $2"
+HOLDS = "SELECT true FROM leases WHERE name = $1 AND token = $2 AND expires_at > clock_timestamp() FOR SHARE"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to lead `name` until it expires; whoever acts on it shows the token."""
+
+    name: str
+    token: int
+
+
+async def take(database: Database, name: str, holder: str, seconds: float) -> Lease | None:
+    """Take or renew the lease; None while somebody else holds it."""
+    async with database.pool(DatabaseRole.WRITER).acquire() as connection, connection.transaction():
+        await take_role(connection, DatabaseRole.WRITER, ())
+        token = await connection.fetchval(TAKE, name, holder, timedelta(seconds=seconds))
+    return None if token is None else Lease(name, token)
+
+
+async def give_up(database: Database, name: str, holder: str) -> None:
+    """Let the next one take it at once."""
+    async with database.pool(DatabaseRole.WRITER).acquire() as connection, connection.transaction():
+        await take_role(connection, DatabaseRole.WRITER, ())
+        await connection.execute(GIVE_UP, name, holder)
+
+
+async def holds(connection: Driver, lease: Lease) -> bool:
+    """Whether the lease is still good, within the caller's transaction, which keeps it from being taken meanwhile."""
+    return bool(await connection.fetchval(HOLDS, lease.name, lease.token))

@@ -1,0 +1,63 @@
+"""One subscriber's way through the tail: past and live, filtered, each message with its cursor."""
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from app.context import Context
+from app.errors import BadRequest
+from app.ledger.model import Event
+from app.ledger.ring import place
+from app.storage.conditions import Condition
+
+Message = tuple[str, Event | None]
+
+
+async def events(
+    context: Context, after: str | None, conditions: Sequence[Condition], heartbeat_seconds: int | None
+) -> AsyncGenerator[Message, None]:
+    """(cursor, event) for every event after the cursor that passes, (cursor, None) as heartbeat, for ever.
+
+    Without `after` it resumes from the transport's last event id, else begins at the end of the ledger. Before each
+    message the context is renewed, so that nested fields are read as of now. Raises `CursorInvalid`.
+    """
+    minimum = context.services.settings.heartbeat_seconds_min
+    if heartbeat_seconds is not None and heartbeat_seconds < minimum:
+        raise BadRequest(f"a heartbeat comes at most every {minimum:g} seconds")
+    scope, tail = context.scope, context.services.tail
+    resumed = after if after is not None else context.request.last_event_id
+    position = await tail.place(scope, resumed)
+    stream = tail.stream(scope, position, idle_seconds=heartbeat_seconds)
+    async with aclosing(stream) as pages:
+        async for page in pages:
+            if not page:
+                yield await _message(context, scope, position, None)
+            for event in page:
+                position = place(scope, event)
+                if passes(event, conditions):
+                    yield await _message(context, scope, position, event)
+
+
+async def _message(context: Context, scope: str, position: int, event: Event | None) -> Message:
+    await context.renew()
+    cursor = context.services.tail.epochs.cursor(scope, position)
+    context.last_cursor = cursor
+    return cursor, event
+
+
+TESTS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "eq": lambda value, wanted: bool(value == wanted),
+    "in": lambda value, wanted: value in wanted,
+    "gte": lambda value, wanted: value is not None and bool(value >= wanted),
+    "lte": lambda value, wanted: value is not None and bool(value <= wanted),
+    "contains": lambda value, wanted: value is not None and wanted in value,
+}
+
+
+def passes(event: Event, conditions: Sequence[Condition]) -> bool:
+    """Whether an event passes every test, as the query's SQL would judge it."""
+    return all(TESTS[test.operator](_value(event, test.field), test.value) for test in conditions)
+
+
+def _value(event: Event, field: str) -> Any:
+    return event.actor.id if field == "actor_id" else getattr(event, field)

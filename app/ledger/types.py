@@ -1,0 +1,285 @@
+"""The ledger's GraphQL types."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated
+
+import strawberry
+
+from app.context import Context, Info
+from app.engine.connection import Node
+from app.engine.enums import describe
+from app.engine.scalars import JsonObject, Long
+from app.ledger import service
+from app.ledger.model import Balances, Effect, Event, Kind, Personal
+from app.ledger.model import Posting as PostingModel
+from app.ledger.service import StatementLine as StatementLineModel
+from app.principal import Role
+
+if TYPE_CHECKING:
+    from app.institutions.graphql import Institution
+    from app.positions.types import Position
+
+describe(
+    Kind,
+    "What happened to a position.",
+    {
+        Kind.POSITION_CREATED: "The position was opened; no money has moved yet.",
+        Kind.POSITION_STATE_CHANGED: "The position took a transition of its lifecycle.",
+    },
+    name="LedgerEventKind",
+)
+describe(
+    Effect,
+    "What a transition does to money.",
+    {
+        Effect.NONE: "No money moves.",
+        Effect.FUND: "Money comes in and is held.",
+        Effect.RELEASE: "Held money goes out to the beneficiary.",
+        Effect.REFUND: "Held money goes back to the funder.",
+    },
+    name="MoneyEffect",
+)
+
+
+@strawberry.type(
+    name="Balances", description="A position's money: funded = released + refunded + held, always."
+)
+class BalancesType:
+    """The four amounts."""
+
+    funded: Decimal = strawberry.field(description="All that ever came in.")
+    released: Decimal = strawberry.field(description="What went out to the beneficiary.")
+    refunded: Decimal = strawberry.field(description="What went back to the funder.")
+    held: Decimal = strawberry.field(description="What is held now.")
+
+    @classmethod
+    def of(cls, model: Balances) -> "BalancesType":
+        """As GraphQL tells it."""
+        return cls(funded=model.funded, released=model.released, refunded=model.refunded, held=model.held)
+
+
+@strawberry.type(description="A signed amount on one account; those of an event sum to zero.")
+class Posting:
+    """One leg."""
+
+    account: str = strawberry.field(
+        description="The account: held:<position id>, clearing:in, clearing:out:beneficiary or clearing:out:funder."
+    )
+    amount: Decimal = strawberry.field(description="What the account gained (negative: lost).")
+    currency: str = strawberry.field(description="The currency's code.")
+
+    @classmethod
+    def of(cls, model: PostingModel) -> "Posting":
+        """As GraphQL tells it."""
+        return cls(account=str(model.account), amount=model.amount, currency=model.currency)
+
+
+@strawberry.type(description="Who did it.")
+class Actor:
+    """Key and role."""
+
+    id: strawberry.ID = strawberry.field(description="The key's id, `root`, or `clerk` for the expiry clerk.")
+    role: str = strawberry.field(description="The role of the key.")
+
+
+@strawberry.type(description="What the ledger keeps of personal values: H(salt ‖ value), as lower-case hex.")
+class Commitments:
+    """Stays when the values are erased."""
+
+    holder_reference: str | None = strawberry.field(description="Commitment to holderReference.")
+    reason: str | None = strawberry.field(description="Commitment to reason.")
+    metadata: str | None = strawberry.field(description="Commitment to metadata.")
+
+
+@strawberry.type(
+    description="One entry of the append-only ledger: a fact about a position and the money it moved."
+)
+class LedgerEvent(Node):
+    """One event."""
+
+    sequence: Long = strawberry.field(
+        description="Its number in the institution's ledger: 1, 2, 3 … without gaps."
+    )
+    global_sequence: Long | None = strawberry.field(
+        description="Its number among all institutions, told to root only."
+    )
+    institution_id: strawberry.ID = strawberry.field(description="The institution's id.")
+    position_id: strawberry.ID = strawberry.field(description="The position's id.")
+    position_version: int = strawberry.field(
+        description="The position's version after it: 1, 2, 3 … without gaps."
+    )
+    kind: Kind = strawberry.field(description="What happened.")
+    kind_version: int = strawberry.field(description="The version of this kind's fields.")
+    previous_state: str | None = strawberry.field(description="The state before; null at creation.")
+    new_state: str = strawberry.field(description="The state after.")
+    previous_stage: str | None = strawberry.field(
+        description="The lifecycle's own word before; null at creation."
+    )
+    new_stage: str = strawberry.field(description="The lifecycle's own word after.")
+    money_effect: Effect = strawberry.field(description="What it did to money.")
+    amount_moved: Decimal = strawberry.field(description="How much money moved; 0 when none did.")
+    currency: str = strawberry.field(description="The currency's code.")
+    postings: list[Posting] = strawberry.field(
+        description="The balanced legs of the move; empty when none moved."
+    )
+    balances_after: BalancesType = strawberry.field(description="The position's money after it.")
+    actor: Actor = strawberry.field(description="Who did it.")
+    request_id: str = strawberry.field(description="The request it came by.")
+    idempotency_key: str = strawberry.field(
+        description="The key the command carried, or the one made for it."
+    )
+    template_id: strawberry.ID = strawberry.field(description="The version of the asset's template.")
+    policy_id: strawberry.ID | None = strawberry.field(
+        description="The version of the policy that judged it; null where none did."
+    )
+    lifecycle_name: str = strawberry.field(description="The lifecycle's name.")
+    lifecycle_version: int = strawberry.field(description="The lifecycle's version.")
+    data: JsonObject = strawberry.field(
+        description="What else this kind says; at creation the terms of the position."
+    )
+    evidence: JsonObject = strawberry.field(description="What the guards of the transition looked at.")
+    occurred_at: datetime = strawberry.field(
+        description="Business time: when it happened, as the client says."
+    )
+    recorded_at: datetime = strawberry.field(description="When the ledger recorded it; never runs backwards.")
+    commitments: Commitments = strawberry.field(
+        description="What stays of personal values when they are erased."
+    )
+    previous_hash: str = strawberry.field(
+        description="The hash of the institution's event before, lower-case hex."
+    )
+    hash: str = strawberry.field(
+        description="The hash that seals this event and all before it, lower-case hex."
+    )
+    hash_version: int = strawberry.field(description="The version of the bytes that are hashed.")
+
+    @strawberry.field(
+        description="Why, as the client said; null when nothing was said or it has been erased."
+    )
+    async def reason(self, info: Info) -> str | None:
+        """Personal."""
+        return (await _personal(info, self.id)).reason
+
+    @strawberry.field(description="What the client attached; null when nothing was or it has been erased.")
+    async def metadata(self, info: Info) -> JsonObject | None:
+        """Personal."""
+        found = (await _personal(info, self.id)).metadata
+        return None if found is None else JsonObject(found)
+
+    @strawberry.field(
+        description="The position as it is now (`balancesAfter` and `newState` tell it as of then)."
+    )
+    async def position(
+        self, info: Info
+    ) -> Annotated["Position", strawberry.lazy("app.positions.types")] | None:
+        """The current row."""
+        from app.positions.graphql import position_by_id
+
+        found: Position | None = await info.context.load(position_by_id, str(self.position_id))
+        return found
+
+    @strawberry.field(description="The institution.")
+    async def institution(
+        self, info: Info
+    ) -> Annotated["Institution", strawberry.lazy("app.institutions.graphql")] | None:
+        """Whose ledger."""
+        from app.institutions.graphql import institution_by_id
+
+        found: Institution | None = await info.context.load(institution_by_id, str(self.institution_id))
+        return found
+
+    @classmethod
+    def of(cls, event: Event, context: Context) -> "LedgerEvent":
+        """As GraphQL tells it to this asker."""
+        is_root = context.principal.role is Role.ROOT
+        kept = event.commitments
+        return cls(
+            id=strawberry.ID(event.id),
+            sequence=Long(event.sequence),
+            global_sequence=Long(event.global_sequence) if is_root else None,
+            institution_id=strawberry.ID(event.institution_id),
+            position_id=strawberry.ID(event.position_id),
+            position_version=event.position_version,
+            kind=event.kind,
+            kind_version=event.kind_version,
+            previous_state=event.previous_state,
+            new_state=event.new_state,
+            previous_stage=event.previous_stage,
+            new_stage=event.new_stage,
+            money_effect=event.effect,
+            amount_moved=event.amount_moved,
+            currency=event.currency,
+            postings=[Posting.of(leg) for leg in event.postings],
+            balances_after=BalancesType.of(event.balances),
+            actor=Actor(id=strawberry.ID(event.actor.id), role=event.actor.role),
+            request_id=event.actor.request_id,
+            idempotency_key=event.key.value,
+            template_id=strawberry.ID(event.template_id),
+            policy_id=None if event.policy_id is None else strawberry.ID(event.policy_id),
+            lifecycle_name=event.lifecycle_name,
+            lifecycle_version=event.lifecycle_version,
+            data=JsonObject(event.data),
+            evidence=JsonObject(event.evidence),
+            occurred_at=event.occurred_at,
+            recorded_at=event.recorded_at,
+            commitments=Commitments(
+                holder_reference=_hex(kept.holder), reason=_hex(kept.reason), metadata=_hex(kept.metadata)
+            ),
+            previous_hash=event.previous_hash.hex(),
+            hash=event.hash.hex(),
+            hash_version=event.hash_version,
+        )
+
+
+@strawberry.type(description="The end of the ledger at this instant.")
+class LedgerHead:
+    """Where a subscription can go on."""
+
+    cursor: str = strawberry.field(
+        description="Give it as `after` to a subscription or list: what follows is neither missed nor repeated."
+    )
+    sequence: Long = strawberry.field(
+        description="The number of the last event (of the institution; for root among all institutions)."
+    )
+    hash: str | None = strawberry.field(
+        description="The hash of the institution's last event, lower-case hex; null for root."
+    )
+
+    @classmethod
+    def of(cls, model: service.HeadState) -> "LedgerHead":
+        """As GraphQL tells it."""
+        return cls(cursor=model.cursor, sequence=Long(model.sequence), hash=_hex(model.hash))
+
+
+@strawberry.type(description="One posting on an account, and the balance after it.")
+class StatementLine:
+    """A line."""
+
+    event: LedgerEvent = strawberry.field(description="The event the posting belongs to.")
+    amount: Decimal = strawberry.field(description="What the account gained (negative: lost).")
+    balance_after: Decimal = strawberry.field(
+        description="The account's balance after it, from the beginning."
+    )
+
+    @classmethod
+    def of(cls, model: StatementLineModel, context: Context) -> "StatementLine":
+        """As GraphQL tells it."""
+        event = LedgerEvent.of(model.event, context)
+        return cls(event=event, amount=model.amount, balance_after=model.balance_after)
+
+
+async def personal_by_event(context: Context, event_ids: Sequence[str]) -> Mapping[str, Personal]:
+    """Loads personal values."""
+    async with context.reading() as connection:
+        return await service.personal(connection, context.scope, event_ids)
+
+
+async def _personal(info: Info, event_id: str) -> Personal:
+    found: Personal | None = await info.context.load(personal_by_event, str(event_id))
+    return found or Personal()
+
+
+def _hex(value: bytes | None) -> str | None:
+    return None if value is None else value.hex()

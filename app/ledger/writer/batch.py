@@ -1,0 +1,245 @@
+"""One transaction, many commands: lock, read, decide in order, append, commit."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from app.errors import ErrorCode, Problem
+from app.kit.ids import Ids
+from app.ledger import spelling
+from app.ledger.append import Prepared, append, prepare
+from app.ledger.model import Commitments, Event, Personal, Salts
+from app.ledger.store import SELECT_EVENTS, event_of
+from app.ledger.writer.contract import Accepted, Answer, Command, Row, Subject, Used, View
+from app.ledger.writer.queue import Outcome, Submission
+from app.storage.database import Driver
+
+KeyName = tuple[str | None, str]
+
+LOCK_NAMES = "SELECT pg_advisory_xact_lock(name) FROM unnest($1::bigint[]) WITH ORDINALITY AS n (name, place)"
+USED_KEYS = f"""
+{SELECT_EVENTS} e JOIN unnest($1::text[], $2::text[]) AS k (institution, word)
+  ON e.key_institution_id = k.institution AND e.idempotency_key = k.word
+UNION ALL
+{SELECT_EVENTS} WHERE key_institution_id IS NULL AND idempotency_key = ANY($3::text[])
+"""
+PERSONAL = """
+SELECT event_id, holder_reference, holder_salt, reason, reason_salt, metadata, metadata_salt FROM personal_data
+WHERE institution_id = ANY($1::text[]) AND event_id = ANY($2::text[])
+"""
+
+
+_KEY_TWICE = Problem(
+    ErrorCode.IDEMPOTENCY_CONFLICT,
+    "two items of one atomic list carry the same idempotency key",
+    "idempotencyKey",
+)
+_PARTLY_DONE = Problem(
+    ErrorCode.IDEMPOTENCY_CONFLICT,
+    "some keys of this atomic list were used before and some were not; repeat the whole list as it was",
+    "idempotencyKey",
+)
+_OTHER_INPUT = Problem(
+    ErrorCode.IDEMPOTENCY_CONFLICT,
+    "this idempotency key was used for something else; use a new key for a new command",
+    "idempotencyKey",
+)
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one attempt decided. `blocked` met rows that others hold; `again` met a twin in the same batch."""
+
+    outcomes: dict[Submission, Outcome] = field(default_factory=dict)
+    blocked: list[Submission] = field(default_factory=list)
+    again: list[Submission] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    accepted: Accepted
+    prepared: Prepared
+
+
+_Moves = list[tuple[Submission, list[_Move]]]
+
+
+async def run(
+    connection: Driver,
+    submissions: Sequence[Submission],
+    subject: Subject,
+    ids: Ids,
+    now: datetime,
+    *,
+    wait: bool,
+) -> Batch:
+    """Decide and write within the caller's transaction; with `wait`, rows that others hold are waited for."""
+    commands = [command for submission in submissions for command in submission.commands]
+    await _lock_names(connection, commands)
+    batch = Batch()
+    view = View(now)
+    ready = await _lock_rows(connection, submissions, subject, view, batch, wait=wait)
+    # Read in statements after the locks: a lock and the facts it protects must not share a snapshot.
+    used = await _used(connection, subject, commands)
+    facts = sorted({fact for command in commands for fact in command.facts(view)}, key=repr)
+    if facts:
+        view.facts.update(await subject.read(connection, facts))
+    moves = _decide(ready, view, used, batch, ids)
+    if moves:
+        await _write(connection, subject, moves, batch)
+    return batch
+
+
+async def _lock_names(connection: Driver, commands: Iterable[Command]) -> None:
+    names = {name for command in commands for name in command.names()}
+    if names:
+        await connection.execute(LOCK_NAMES, sorted(map(_lock_number, names)))
+
+
+def _lock_number(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+
+
+async def _lock_rows(
+    connection: Driver,
+    submissions: Sequence[Submission],
+    subject: Subject,
+    view: View,
+    batch: Batch,
+    *,
+    wait: bool,
+) -> list[Submission]:
+    wanted = sorted({row for item in submissions for command in item.commands for row in command.rows()})
+    if not wanted:
+        return list(submissions)
+    view.rows.update(await subject.lock(connection, wanted, wait=wait))
+    absent = [row for row in wanted if row not in view.rows]
+    held = await subject.existing(connection, absent) if absent and not wait else frozenset()
+    ready: list[Submission] = []
+    for submission in submissions:
+        blocked = any(row in held for command in submission.commands for row in command.rows())
+        (batch.blocked if blocked else ready).append(submission)
+    return ready
+
+
+def _decide(
+    ready: Sequence[Submission], view: View, used: Mapping[KeyName, Used], batch: Batch, ids: Ids
+) -> _Moves:
+    moves: _Moves = []
+    fresh: set[KeyName] = set()
+    for submission in ready:
+        names = [_name(command) for command in submission.commands]
+        if any(name in used for name in names):
+            batch.outcomes[submission] = _replay(submission, used)
+        elif not fresh.isdisjoint(names):
+            batch.again.append(submission)
+        elif len(set(names)) < len(names):
+            batch.outcomes[submission] = _KEY_TWICE
+        else:
+            decided = _decide_one(submission, view, ids)
+            if isinstance(decided, Problem):
+                batch.outcomes[submission] = decided
+            else:
+                moves.append((submission, decided))
+                fresh.update(names)
+    return moves
+
+
+def _decide_one(submission: Submission, view: View, ids: Ids) -> list[_Move] | Problem:
+    """All commands of a submission or none: a list is decided on a scratch copy."""
+    single = len(submission.commands) == 1
+    scratch = view if single else View(view.now, dict(view.rows), dict(view.facts))
+    moves = []
+    for place, command in enumerate(submission.commands):
+        decided = command.decide(scratch)
+        if isinstance(decided, Problem):
+            return decided if single else _numbered(decided, place)
+        scratch.rows[decided.row_id] = decided.row
+        scratch.facts.update(decided.learned)
+        moves.append(_Move(decided, prepare(decided.draft, ids.new("evt"), command.actor, command.key)))
+    view.rows, view.facts = scratch.rows, scratch.facts
+    return moves
+
+
+def _numbered(problem: Problem, place: int) -> Problem:
+    return Problem(
+        problem.code, problem.message, f"items.{place}" + (f".{problem.field}" if problem.field else "")
+    )
+
+
+async def _write(connection: Driver, subject: Subject, moves: _Moves, batch: Batch) -> None:
+    flat = [move for _submission, some in moves for move in some]
+    for submission, some in moves:
+        submission.attempted.update(move.prepared.event_id for move in some)
+    batch.events = await append(connection, [move.prepared for move in flat])
+    rows = await subject.write(
+        connection, [(move.accepted.row, event) for move, event in zip(flat, batch.events, strict=True)]
+    )
+    answers = iter([Answer(event, row) for event, row in zip(batch.events, rows, strict=True)])
+    for submission, some in moves:
+        batch.outcomes[submission] = [next(answers) for _move in some]
+
+
+async def _used(connection: Driver, subject: Subject, commands: Sequence[Command]) -> dict[KeyName, Used]:
+    tenants = [command.key for command in commands if command.key.institution_id is not None]
+    roots = [command.key.value for command in commands if command.key.institution_id is None]
+    rows = await connection.fetch(
+        USED_KEYS, [key.institution_id for key in tenants], [key.value for key in tenants], roots
+    )
+    if not rows:
+        return {}
+    events = [event_of(row) for row in rows]
+    current = await subject.fetch(connection, sorted({event.position_id for event in events}))
+    personal = await connection.fetch(
+        PERSONAL, [event.institution_id for event in events], [event.id for event in events]
+    )
+    kept = {row["event_id"]: row for row in personal}
+    return {
+        (event.key.institution_id, event.key.value): Used(
+            event, subject.as_of(current[event.position_id], event), kept.get(event.id)
+        )
+        for event in events
+    }
+
+
+def _replay(submission: Submission, used: Mapping[KeyName, Used]) -> Outcome:
+    answers = []
+    for command in submission.commands:
+        found = used.get(_name(command))
+        if found is None:
+            return _PARTLY_DONE
+        if found.event.key.fingerprint != command.key.fingerprint or not _same_personal(
+            command.personal, found
+        ):
+            return _OTHER_INPUT
+        answers.append(Answer(found.event, found.row, replayed=found.event.id not in submission.attempted))
+    return answers
+
+
+def _same_personal(personal: Personal, used: Used) -> bool:
+    """Compared through the commitments; what has been erased can no longer be compared and counts as the same."""
+    if used.personal is None:
+        return personal == Personal() or used.event.commitments != _NO_COMMITMENTS
+    salts = Salts(used.personal["holder_salt"], used.personal["reason_salt"], used.personal["metadata_salt"])
+    mine, theirs = spelling.commitments(personal, salts), used.event.commitments
+    given = (personal.holder_reference, personal.reason, personal.metadata)
+    pairs = zip(given, salts_of(salts), (mine.holder, mine.reason, mine.metadata), strict=True)
+    kept = (theirs.holder, theirs.reason, theirs.metadata)
+    return all(
+        (value is None) == (known is None) and (salt is None or committed == known)
+        for (value, salt, committed), known in zip(pairs, kept, strict=True)
+    )
+
+
+def salts_of(salts: Salts) -> tuple[Row, ...]:
+    """The three salts in the order of the commitments."""
+    return (salts.holder, salts.reason, salts.metadata)
+
+
+def _name(command: Command) -> KeyName:
+    return (command.key.institution_id, command.key.value)
+
+
+_NO_COMMITMENTS = Commitments()

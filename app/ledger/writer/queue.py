@@ -1,0 +1,94 @@
+"""Waiting commands, taken round-robin by institution so that a flood from one delays another by one batch."""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from app.errors import Overloaded, Problem
+from app.ledger.writer.contract import Answer, Command
+
+Outcome = list[Answer] | Problem
+
+
+@dataclass(slots=True, eq=False)
+class Submission:
+    """Commands that are accepted or refused as one, and whoever waits for their answer."""
+
+    commands: Sequence[Command]
+    deadline: float
+    answer: "asyncio.Future[Outcome]"
+    # Ids of events of attempts whose commit may have happened: finding one later is not a replay.
+    attempted: set[str] = field(default_factory=set)
+
+    @property
+    def institution_id(self) -> str:
+        """Whose turn it takes."""
+        return self.commands[0].institution_id
+
+    def settle(self, outcome: Outcome | BaseException) -> None:
+        """Tell the one who waits; nobody may be waiting any more."""
+        if self.answer.done():
+            return
+        if isinstance(outcome, BaseException):
+            self.answer.set_exception(outcome)
+            self.answer.exception()  # nobody may be left to look at it; that is no error of ours
+        else:
+            self.answer.set_result(outcome)
+
+
+class FairQueue:
+    """Bounded; `take` gives at most `size` commands, one submission per institution and round."""
+
+    def __init__(self, commands_max: int) -> None:
+        self._commands_max = commands_max
+        self._waiting: OrderedDict[str, deque[Submission]] = OrderedDict()
+        self._counts: dict[str, int] = {}
+        self._total = 0
+        self._filled = asyncio.Event()
+
+    def __len__(self) -> int:
+        return self._total
+
+    def put(self, submission: Submission) -> None:
+        """Join the queue; raises `Overloaded` when it is full and this institution has its share of it."""
+        mine = submission.institution_id
+        size = len(submission.commands)
+        share = self._commands_max // max(1, len(self._counts) + (mine not in self._counts))
+        crowded = self._total + size > self._commands_max and self._counts.get(mine, 0) + size > share
+        if crowded or self._total + size > 2 * self._commands_max:
+            raise Overloaded("too many commands are waiting; nothing was done, try again in a moment")
+        self._waiting.setdefault(mine, deque()).append(submission)
+        self._counts[mine] = self._counts.get(mine, 0) + size
+        self._total += size
+        self._filled.set()
+
+    async def wait(self) -> None:
+        """Until something waits."""
+        await self._filled.wait()
+
+    def take(self, size: int) -> list[Submission]:
+        """The next batch, in the order it is decided; a larger submission than `size` comes alone."""
+        taken: list[Submission] = []
+        count = 0
+        while self._waiting:
+            institution_id, line = next(iter(self._waiting.items()))
+            need = len(line[0].commands)
+            if taken and count + need > size:
+                break
+            taken.append(line.popleft())
+            count += need
+            self._leave(institution_id, need)
+            if count >= size:
+                break
+        if not self._waiting:
+            self._filled.clear()
+        return taken
+
+    def _leave(self, institution_id: str, size: int) -> None:
+        self._total -= size
+        self._counts[institution_id] -= size
+        if self._waiting[institution_id]:
+            self._waiting.move_to_end(institution_id)
+        else:
+            del self._waiting[institution_id], self._counts[institution_id]

@@ -1,0 +1,187 @@
+"""Owns the queue and the lanes: batches are attempted, retried, bisected, and their answers told after commit."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import asyncpg
+
+from app.errors import Overloaded, Refusal, Unavailable
+from app.kit.clock import Clock
+from app.kit.ids import Ids
+from app.ledger.writer import batch as batches
+from app.ledger.writer.contract import Answer, Command, Subject
+from app.ledger.writer.queue import FairQueue, Submission
+from app.settings import Settings
+from app.storage.database import CONNECTION_LOST, Database, DatabaseRole, take_role
+
+log = logging.getLogger("escrowgrid.writer")
+
+SIDE_LANES_MAX = 3
+RETRY_PAUSE_SECONDS = 0.02
+RETRY_PAUSE_SECONDS_MAX = 1.0
+RETRYABLE = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.UniqueViolationError,
+    *CONNECTION_LOST,
+)
+BUSY = Unavailable("the position is held by another command for too long; nothing was done, try again")
+
+Ring = Callable[[int], None]
+
+
+class Writer:
+    """Commands in, answers after commit. It owns its tasks: a client that goes away changes nothing."""
+
+    def __init__(
+        self, database: Database, subject: Subject, settings: Settings, ids: Ids, clock: Clock, ring: Ring
+    ) -> None:
+        self._database = database
+        self._subject = subject
+        self._settings = settings
+        self._ids = ids
+        self._clock = clock
+        self._ring = ring
+        self._queue = FairQueue(settings.writer_queue_max)
+        self._side_turns = asyncio.Semaphore(SIDE_LANES_MAX)
+        self._side: set[asyncio.Task[None]] = set()
+        self._main: asyncio.Task[None] | None = None
+        self._closing = False
+        self.batches = 0
+
+    def __len__(self) -> int:
+        """Commands waiting."""
+        return len(self._queue)
+
+    async def start(self) -> None:
+        """Begin to take batches."""
+        self._main = asyncio.create_task(self._work(), name="ledger-writer")
+
+    async def close(self) -> None:
+        """Refuse new commands, finish those accepted into the queue."""
+        self._closing = True
+        while len(self._queue) and self._main is not None and not self._main.done():
+            await asyncio.sleep(0.01)
+        if self._main is not None:
+            self._main.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._main
+        while self._side:
+            await asyncio.wait(self._side)
+
+    async def submit(self, command: Command) -> Answer:
+        """Decide and write one command; returns after commit. Raises `Refusal` when it is refused."""
+        return (await self.submit_all([command]))[0]
+
+    async def submit_all(self, commands: Sequence[Command]) -> list[Answer]:
+        """Decide and write several commands as one: all are accepted or none. Raises `Refusal` for none."""
+        if self._closing:
+            raise Overloaded("the server is shutting down; nothing was done, try again")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.command_deadline_seconds
+        submission = Submission(commands, deadline, loop.create_future())
+        self._queue.put(submission)
+        outcome = await asyncio.shield(submission.answer)
+        if isinstance(outcome, list):
+            return outcome
+        raise Refusal(outcome.code, outcome.message, outcome.field)
+
+    async def _work(self) -> None:
+        while True:
+            await self._queue.wait()
+            submissions = self._queue.take(self._settings.batch_size_max)
+            work = asyncio.ensure_future(self._settle(submissions, wait=False))
+            try:
+                await asyncio.shield(work)
+            except asyncio.CancelledError:
+                await work
+                raise
+
+    async def _settle(self, submissions: Sequence[Submission], *, wait: bool) -> None:
+        """Attempt until every submission has its answer, within the deadlines."""
+        try:
+            await self._attempts(submissions, wait=wait)
+        except Exception as error:
+            log.exception("a batch of %d failed", len(submissions))
+            for submission in submissions:
+                submission.settle(error)
+
+    async def _attempts(self, submissions: Sequence[Submission], *, wait: bool) -> None:
+        pause = RETRY_PAUSE_SECONDS
+        waiting = list(submissions)
+        while waiting:
+            try:
+                waiting = await self._attempt(waiting, wait=wait)
+            except RETRYABLE as error:
+                log.warning("a batch of %d is tried again: %s", len(waiting), type(error).__name__)
+                waiting = self._drop_late(waiting)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
+                pause = min(pause * 2, RETRY_PAUSE_SECONDS_MAX)
+            except asyncpg.LockNotAvailableError:
+                self._fail(waiting, BUSY)
+                return
+            except (asyncpg.PostgresError, ValueError, TypeError, AssertionError) as error:
+                await self._bisect(waiting, error, wait=wait)
+                return
+
+    async def _attempt(self, submissions: Sequence[Submission], *, wait: bool) -> list[Submission]:
+        """One transaction. Answers are told after its commit; returns those to be decided once more."""
+        scope = sorted({item.institution_id for submission in submissions for item in submission.commands})
+        pool = self._database.pool(DatabaseRole.WRITER)
+        async with pool.acquire() as connection, connection.transaction():
+            await take_role(connection, DatabaseRole.WRITER, scope)
+            if wait:
+                wait_ms = int(self._settings.side_lane_wait_seconds * 1000)
+                await connection.execute(f"SET LOCAL lock_timeout = {wait_ms}")
+            batch = await batches.run(
+                connection, submissions, self._subject, self._ids, self._clock(), wait=wait
+            )
+        self.batches += 1
+        self._tell(batch)
+        return batch.again
+
+    def _tell(self, batch: batches.Batch) -> None:
+        for submission, outcome in batch.outcomes.items():
+            submission.settle(outcome)
+        if batch.events:
+            self._ring(batch.events[-1].global_sequence)
+        for submission in batch.blocked:
+            task = asyncio.create_task(self._wait_aside(submission), name="ledger-side-lane")
+            self._side.add(task)
+            task.add_done_callback(self._side.discard)
+
+    async def _wait_aside(self, submission: Submission) -> None:
+        """A row held by somebody else is waited for here, so that it stalls nobody."""
+        async with self._side_turns:
+            if self._drop_late([submission]):
+                await self._settle([submission], wait=True)
+
+    async def _bisect(self, submissions: Sequence[Submission], error: Exception, *, wait: bool) -> None:
+        """One poison command fails alone: halves are tried apart until it is found."""
+        if len(submissions) == 1:
+            log.error("a command failed", exc_info=error)
+            submissions[0].settle(error)
+            return
+        log.warning("a batch of %d is halved: %s", len(submissions), type(error).__name__)
+        middle = len(submissions) // 2
+        for half in (submissions[:middle], submissions[middle:]):
+            await self._attempts(half, wait=wait)
+
+    def _drop_late(self, submissions: Sequence[Submission]) -> list[Submission]:
+        now = asyncio.get_running_loop().time()
+        late = [submission for submission in submissions if submission.deadline <= now]
+        self._fail(
+            late,
+            Unavailable(
+                "the outcome is not known yet; ask again with the same idempotency key, it will not act twice"
+            ),
+        )
+        return [submission for submission in submissions if submission.deadline > now]
+
+    @staticmethod
+    def _fail(submissions: Sequence[Submission], error: Exception) -> None:
+        for submission in submissions:
+            submission.settle(error)

@@ -1,0 +1,146 @@
+"""Puts the parts together: the only place that knows them all."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from broadcaster import Broadcast
+from starlette.applications import Starlette
+
+from app import schema
+from app.assets.service import AssetCache
+from app.audit.recorder import Recorder
+from app.context import Services
+from app.http import routes
+from app.http.graphiql import DevelopmentKey
+from app.institutions.authenticator import Authenticator
+from app.kit.clock import Clock, system_clock
+from app.kit.ids import Ids
+from app.ledger import epochs
+from app.ledger.bell import Bell, PostgresBell
+from app.ledger.tail import Tail
+from app.ledger.writer import Writer
+from app.positions.escrow import BUILT_IN
+from app.positions.rows import PositionRows
+from app.positions.worker import Clerk
+from app.settings import Settings
+from app.storage.database import Address, Database
+
+log = logging.getLogger("escrowgrid")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """One server process: what resolvers reach, and what runs beside them."""
+
+    services: Services
+    bell: Bell
+    clerk: Clerk
+    authenticator: Authenticator
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Everything started in order, and ended in the opposite one: accepted commands are finished."""
+        services = self.services
+        async with AsyncExitStack() as stack:
+            await self._mind_epoch()
+            await services.database.open()
+            stack.push_async_callback(services.database.close)
+            for part in (
+                services.tail,
+                self.bell,
+                services.recorder,
+                services.writer,
+                self.authenticator,
+                self.clerk,
+            ):
+                start = getattr(part, "start", None)
+                if start is not None:
+                    await start()
+                stack.push_async_callback(part.close)
+            yield
+
+    async def _mind_epoch(self) -> None:
+        raised = await epochs.ensure(self.services.database.address.direct_url)
+        if raised is not None:
+            log.warning("this is another database than before, or a restored one: epoch %d begins", raised)
+
+    async def ready(self) -> Mapping[str, bool]:
+        """Whether requests can be served: each part by name."""
+        services = self.services
+        return {"database": await services.database.answers(), "tail": services.tail.failure is None}
+
+
+def assemble(
+    settings: Settings, address: Address, *, clock: Clock = system_clock, ids: Ids | None = None
+) -> Parts:
+    """The parts of one process, not yet started."""
+    ids = ids or Ids(clock)
+    name = f"{secrets.token_hex(6)}"
+    database = Database(
+        address,
+        pool_size_max=settings.pool_size_max,
+        pool_timeout=settings.pool_timeout_seconds,
+        statement_timeout=settings.statement_timeout_seconds,
+        feeds=settings.catch_up_connections_max + 2,
+    )
+    tail = Tail(database, settings)
+    bell = Bell(lambda: _broadcast(settings, address), tail.wake, name)
+    writer = Writer(database, PositionRows(BUILT_IN), settings, ids, clock, bell.ring)
+    services = Services(
+        settings=settings,
+        clock=clock,
+        ids=ids,
+        database=database,
+        writer=writer,
+        tail=tail,
+        recorder=Recorder(database, ids, clock),
+        assets=AssetCache(),
+        lifecycles=BUILT_IN,
+    )
+    clerk = Clerk(database, writer, settings, BUILT_IN, ids, clock, name)
+    return Parts(services, bell, clerk, Authenticator(database, clock, settings.root_api_key))
+
+
+def create_app(
+    settings: Settings,
+    address: Address,
+    *,
+    development_keys: Sequence[DevelopmentKey] = (),
+    beside: Callable[[Services], Coroutine[None, None, None]] | None = None,
+) -> Starlette:
+    """The ASGI application; its lifespan starts and ends everything.
+
+    `beside` runs for as long as the server does, such as the demo.
+    """
+    parts = assemble(settings, address)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with parts.running():
+            task = asyncio.create_task(beside(parts.services), name="beside") if beside else None
+            try:
+                yield
+            finally:
+                if task is not None:
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
+
+    return routes.build(
+        parts.services,
+        schema.build(settings),
+        parts.authenticator,
+        parts.ready,
+        development_keys,
+        lifespan=lifespan,
+    )
+
+
+def _broadcast(settings: Settings, address: Address) -> Broadcast:
+    url = settings.bell_url
+    if url is None:
+        return Broadcast(backend=PostgresBell(address.direct_url))
+    return Broadcast(url.get_secret_value())

@@ -1,0 +1,1 @@
+"""What an institution allows in a region: pure decisions, with reasons."""

@@ -1,0 +1,1 @@
+"""Positions: what is held for somebody, and the lifecycle it moves through."""

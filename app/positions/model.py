@@ -1,0 +1,72 @@
+"""A position: money of one currency held for a holder on an asset, and what became of it."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+from app.ledger.model import Balances, Event
+
+
+class State(StrEnum):
+    """What became of the money; the same six for every lifecycle."""
+
+    CREATED = "CREATED"
+    FUNDED = "FUNDED"
+    PARTIALLY_RELEASED = "PARTIALLY_RELEASED"
+    RELEASED = "RELEASED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+
+
+REFERENCE_LENGTH_MAX = 255
+REASON_LENGTH_MAX = 1_000
+METADATA_BYTES_MAX = 65_536
+METADATA_DEPTH_MAX = 10
+KEY_LENGTH_MAX = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """One position as of its `version`."""
+
+    id: str
+    institution_id: str
+    asset_id: str
+    holder_reference: str | None
+    external_reference: str | None
+    currency: str
+    amount: Decimal
+    balances: Balances
+    state: State
+    stage: str
+    version: int
+    lifecycle_name: str
+    lifecycle_version: int
+    expires_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    closed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A position under the writer's lock, with what its asset's template says of it."""
+
+    position: Position
+    template_id: str
+    region: str
+
+
+def stamped(position: Position, event: Event, *, closed: bool) -> Position:
+    """The position as `event` left it: its version, states and balances, and when."""
+    return replace(
+        position,
+        version=event.position_version,
+        state=State(event.new_state),
+        stage=event.new_stage,
+        balances=event.balances,
+        created_at=event.recorded_at if event.position_version == 1 else position.created_at,
+        updated_at=event.recorded_at,
+        closed_at=event.recorded_at if closed else None,
+    )

@@ -1,0 +1,267 @@
+"""The mutations that open and move positions."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated
+
+import strawberry
+
+from app.audit.model import Action
+from app.context import Context, Info, may
+from app.engine.failures import UserError
+from app.errors import BadRequest, Denied, ErrorCode, NotFound, Problem, Refusal
+from app.ledger.model import Effect
+from app.ledger.ring import place
+from app.ledger.types import LedgerEvent
+from app.ledger.writer import Answer, Command
+from app.positions import reads, service
+from app.positions.inputs import (
+    CreatePositionInput,
+    CreatePositionsInput,
+    MovePositionInput,
+    ReleasePositionInput,
+    TransitionPositionInput,
+    TransitionPositionsInput,
+)
+from app.positions.lifecycle import Intent
+from app.positions.model import State
+from app.positions.service import Asker, Move, Opening
+from app.positions.types import Position
+from app.principal import Scope
+
+RESOURCE = "position"
+
+
+@strawberry.type(description="What became of a command on a position.")
+class PositionPayload:
+    """The answer of one command."""
+
+    position: Position | None = strawberry.field(
+        default=None, description="The position as the event left it; null when the command was refused."
+    )
+    event: LedgerEvent | None = strawberry.field(
+        default=None, description="The event that the command made; null when it was refused."
+    )
+    cursor: str | None = strawberry.field(
+        default=None, description="The event's ledger cursor: wait for it in a stream, or resume after it."
+    )
+    replayed: bool = strawberry.field(
+        default=False, description="Whether it had been done before under the same idempotency key."
+    )
+    user_errors: list[UserError] = strawberry.field(
+        default_factory=list, description="Why it was refused; empty when it was done."
+    )
+
+
+@strawberry.type(description="What became of each item of a list.")
+class PositionsPayload:
+    """The answers of several commands."""
+
+    results: list[PositionPayload] = strawberry.field(
+        default_factory=list,
+        description="One for each item, in the order of the input; empty when all were refused.",
+    )
+    user_errors: list[UserError] = strawberry.field(
+        default_factory=list,
+        description="Why the whole list was refused; empty when each item has its own answer.",
+    )
+
+
+Item = Annotated[CreatePositionInput, strawberry.argument(description="The terms of the position.")]
+Items = Annotated[CreatePositionsInput, strawberry.argument(description="The positions to open.")]
+Which = Annotated[MovePositionInput, strawberry.argument(description="Which position, and why.")]
+Release = Annotated[
+    ReleasePositionInput, strawberry.argument(description="Which position, and how much of it.")
+]
+Transition = Annotated[
+    TransitionPositionInput, strawberry.argument(description="Which position, and where to.")
+]
+Transitions = Annotated[TransitionPositionsInput, strawberry.argument(description="The transitions to take.")]
+MOVES = [may(Scope.POSITIONS_MOVE)]
+
+
+@strawberry.type
+class Mutation:
+    """Everything that changes a position passes the ledger's writer."""
+
+    @strawberry.mutation(
+        permission_classes=MOVES, description="Open a position on an asset. No money moves yet."
+    )
+    async def create_position(self, info: Info, input: Item) -> PositionPayload:
+        """One position."""
+        return await _create(info.context, input.opening(_header_key(info)))
+
+    @strawberry.mutation(
+        permission_classes=MOVES,
+        description="Open positions, each for itself: one refused takes no other down.",
+    )
+    async def create_positions(self, info: Info, input: Items) -> PositionsPayload:
+        """Up to `batch_items_max` positions, decided together."""
+        problem = _too_many(info.context, len(input.items))
+        if problem is not None:
+            return PositionsPayload(user_errors=[UserError.of(problem)])
+        key = _header_key(info)
+        openings = [item.opening(_item_key(key, place)) for place, item in enumerate(input.items)]
+        await info.context.renew()
+        results = await asyncio.gather(*(_create(info.context, opening, item=True) for opening in openings))
+        return PositionsPayload(results=list(results))
+
+    @strawberry.mutation(permission_classes=MOVES, description="The whole amount has come in: hold it.")
+    async def fund_position(self, info: Info, input: Which) -> PositionPayload:
+        """CREATED → FUNDED."""
+        return await _move(
+            info.context, input.move("fundPosition", Intent(effect=Effect.FUND), _header_key(info))
+        )
+
+    @strawberry.mutation(
+        permission_classes=MOVES,
+        description="Release held money to the beneficiary: a part of it any number of times, or all that is held.",
+    )
+    async def release_position(self, info: Info, input: Release) -> PositionPayload:
+        """→ PARTIALLY_RELEASED or RELEASED."""
+        intent = Intent(effect=Effect.RELEASE, amount=input.amount)
+        return await _move(info.context, input.move("releasePosition", intent, _header_key(info)))
+
+    @strawberry.mutation(
+        permission_classes=MOVES, description="Call it off: what is held goes back to the funder."
+    )
+    async def cancel_position(self, info: Info, input: Which) -> PositionPayload:
+        """→ CANCELLED."""
+        intent = Intent(state=State.CANCELLED)
+        return await _move(info.context, input.move("cancelPosition", intent, _header_key(info)))
+
+    @strawberry.mutation(
+        permission_classes=MOVES,
+        description="Let it expire: what is held goes back to the funder. Deadlines do this by themselves.",
+    )
+    async def expire_position(self, info: Info, input: Which) -> PositionPayload:
+        """→ EXPIRED."""
+        intent = Intent(state=State.EXPIRED)
+        return await _move(info.context, input.move("expirePosition", intent, _header_key(info)))
+
+    @strawberry.mutation(
+        permission_classes=MOVES, description="Take any transition that the lifecycle offers."
+    )
+    async def transition_position(self, info: Info, input: Transition) -> PositionPayload:
+        """The general form."""
+        return await _move(info.context, input.move("transitionPosition", input.intent(), _header_key(info)))
+
+    @strawberry.mutation(
+        permission_classes=MOVES,
+        description="Take several transitions, each for itself or (atomic) all or none.",
+    )
+    async def transition_positions(self, info: Info, input: Transitions) -> PositionsPayload:
+        """Up to `batch_items_max` transitions."""
+        context, key = info.context, _header_key(info)
+        problem = _too_many(context, len(input.items))
+        if problem is not None:
+            return PositionsPayload(user_errors=[UserError.of(problem)])
+        moves = [
+            item.move("transitionPosition", item.intent(), _item_key(key, place))
+            for place, item in enumerate(input.items)
+        ]
+        if input.atomic:
+            return await _move_all(context, moves)
+        await context.renew()
+        return PositionsPayload(
+            results=list(await asyncio.gather(*(_move(context, m, item=True) for m in moves)))
+        )
+
+
+async def _create(context: Context, opening: Opening, *, item: bool = False) -> PositionPayload:
+    async def attempt() -> PositionPayload:
+        services = context.services
+        pair = await services.assets.get(services.database, context.scope, opening.asset_id)
+        return _told(context, await services.writer.submit(service.create(_asker(context), opening, pair)))
+
+    if item:
+        return await _item(context, Action.POSITION_CREATED, attempt)
+    return await context.answer(PositionPayload, Action.POSITION_CREATED, RESOURCE, attempt)
+
+
+async def _move(context: Context, move: Move, *, item: bool = False) -> PositionPayload:
+    async def attempt() -> PositionPayload:
+        return _told(context, await context.services.writer.submit(await _command(context, move)))
+
+    if item:
+        return await _item(context, Action.POSITION_TRANSITIONED, attempt, move.position_id)
+    return await context.answer(
+        PositionPayload, Action.POSITION_TRANSITIONED, RESOURCE, attempt, resource_id=move.position_id
+    )
+
+
+async def _move_all(context: Context, moves: Sequence[Move]) -> PositionsPayload:
+    async def attempt() -> PositionsPayload:
+        commands: list[Command] = []
+        for place_, move in enumerate(moves):
+            try:
+                commands.append(await _command(context, move))
+            except Refusal as refusal:
+                at = f"items.{place_}" + (f".{refusal.field}" if refusal.field else "")
+                raise Refusal(refusal.problem.code, refusal.message, at) from None
+        answers = await context.services.writer.submit_all(commands)
+        return PositionsPayload(results=[_told(context, answer) for answer in answers])
+
+    return await context.answer(PositionsPayload, Action.POSITION_TRANSITIONED, RESOURCE, attempt)
+
+
+async def _item(context: Context, action: Action, attempt, resource_id: str | None = None) -> PositionPayload:  # type: ignore[no-untyped-def]
+    """One item of a list: whatever happens to it is its own answer."""
+    try:
+        found: PositionPayload = await attempt()
+    except Refusal as refusal:
+        context.note_refusal(action, RESOURCE, refusal.code, field=refusal.field, resource_id=resource_id)
+        return PositionPayload(user_errors=[UserError.of(refusal.problem)])
+    except Denied as denied:
+        return PositionPayload(user_errors=[UserError.of(Problem(ErrorCode.TRY_AGAIN, denied.message))])
+    return found
+
+
+async def _command(context: Context, move: Move) -> Command:
+    own = context.principal.institution_id
+    return service.move(_asker(context), move, own or await _owner(context, move.position_id))
+
+
+async def _owner(context: Context, position_id: str) -> str:
+    """Whose position it is, for root, who names none."""
+    async with context.reading() as reading:
+        found = (await reads.fetch_many(reading, context.scope, [position_id])).get(position_id)
+    await context.renew()
+    if found is None:
+        raise NotFound("position", "id")
+    return found.institution_id
+
+
+def _asker(context: Context) -> Asker:
+    services = context.services
+    return Asker(context.principal, context.request.id, services.clock(), services.ids, services.lifecycles)
+
+
+def _told(context: Context, answer: Answer) -> PositionPayload:
+    scope = context.scope
+    return PositionPayload(
+        position=Position.of(answer.row.position),
+        event=LedgerEvent.of(answer.event, context),
+        cursor=context.services.tail.epochs.cursor(scope, place(scope, answer.event)),
+        replayed=answer.replayed,
+    )
+
+
+def _header_key(info: Info) -> str | None:
+    key = info.context.request.idempotency_key
+    if key is not None and len(info.operation.selection_set.selections) > 1:
+        raise BadRequest(
+            "the Idempotency-Key header serves a document with one mutation; give each its idempotencyKey"
+        )
+    return key
+
+
+def _item_key(key: str | None, place_: int) -> str | None:
+    return None if key is None else f"{key}:{place_}"
+
+
+def _too_many(context: Context, count: int) -> Problem | None:
+    limit = context.services.settings.batch_items_max
+    if 1 <= count <= limit:
+        return None
+    return Problem(ErrorCode.VALIDATION_FAILED, f"a list has between 1 and {limit} items", "items")

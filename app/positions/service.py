@@ -1,0 +1,205 @@
+"""What can be done with positions: open one, move one, read them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from app.assets.model import Asset, AssetTemplate
+from app.assets.objects import check_object
+from app.errors import Invalid, NotFound
+from app.kit import chain, money
+from app.kit.canonical import Json, canonical_json
+from app.kit.ids import Ids, is_id
+from app.kit.money import CURRENCIES, BadAmount, Currency, plain
+from app.kit.text import BadText, check_text
+from app.ledger.model import Actor, Key, Personal
+from app.positions.commands import CreatePosition, MovePosition
+from app.positions.lifecycle import Intent, Lifecycle
+from app.positions.model import (
+    KEY_LENGTH_MAX,
+    REASON_LENGTH_MAX,
+    REFERENCE_LENGTH_MAX,
+)
+from app.principal import Principal
+
+OCCURRED_AHEAD_MAX = timedelta(minutes=5)
+
+Lifecycles = Mapping[tuple[str, int], Lifecycle]
+Metadata = Mapping[str, Json] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks, by which request, when, and with what the server has to answer with."""
+
+    principal: Principal
+    request_id: str
+    now: datetime
+    ids: Ids
+    lifecycles: Lifecycles
+
+    @property
+    def actor(self) -> Actor:
+        """As the ledger notes it."""
+        return Actor(self.principal.id, self.principal.role, self.request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A position as somebody asks for it."""
+
+    asset_id: str
+    holder_reference: str
+    currency: str
+    amount: Decimal
+    external_reference: str | None = None
+    expires_at: datetime | None = None
+    occurred_at: datetime | None = None
+    reason: str | None = None
+    metadata: Mapping[str, Json] | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A transition as somebody asks for it."""
+
+    operation: str
+    position_id: str
+    intent: Intent
+    reason: str | None = None
+    metadata: Mapping[str, Json] | None = None
+    expected_version: int | None = None
+    occurred_at: datetime | None = None
+    idempotency_key: str | None = None
+
+
+def create(asker: Asker, opening: Opening, place: tuple[Asset, AssetTemplate] | None) -> CreatePosition:
+    """The command that opens a position on an asset; raises `Refusal` for what is malformed."""
+    currency = _currency(opening.currency)
+    amount = _amount(opening.amount, currency)
+    personal = _personal(opening.holder_reference, opening.reason, opening.metadata)
+    reference = _text(opening.external_reference, REFERENCE_LENGTH_MAX, "externalReference")
+    key = _key(
+        asker,
+        opening.idempotency_key,
+        {
+            "operation": "createPosition",
+            "assetId": opening.asset_id,
+            "currency": currency.code,
+            "amount": plain(amount),
+            "externalReference": reference,
+            "expiresAt": _time(opening.expires_at),
+            "occurredAt": _time(opening.occurred_at),
+        },
+    )
+    if place is None:
+        raise NotFound("asset", "assetId")
+    asset, template = place
+    return CreatePosition(
+        actor=asker.actor,
+        key=key,
+        personal=personal,
+        institution_id=asset.institution_id,
+        position_id=asker.ids.new("pos"),
+        asset_id=asset.id,
+        template=template,
+        lifecycle=asker.lifecycles[template.lifecycle_name, template.lifecycle_version],
+        external_reference=reference,
+        currency=currency.code,
+        amount=amount,
+        expires_at=opening.expires_at,
+        occurred_at=_occurred(asker, opening.occurred_at),
+    )
+
+
+def move(asker: Asker, wanted: Move, institution_id: str) -> MovePosition:
+    """The command that moves a position of an institution; raises `Refusal` for what is malformed."""
+    if not is_id(wanted.position_id, "pos"):
+        raise NotFound("position", "id")
+    if wanted.expected_version is not None and wanted.expected_version < 1:
+        raise Invalid("versions start at 1", "expectedVersion")
+    intent = wanted.intent
+    if intent.amount is not None and intent.amount <= 0:
+        raise Invalid("the amount must be greater than zero", "amount")
+    if intent.stage is not None:
+        _text(intent.stage, REFERENCE_LENGTH_MAX, "toStage")
+    key = _key(
+        asker,
+        wanted.idempotency_key,
+        {
+            "operation": wanted.operation,
+            "id": wanted.position_id,
+            "stage": intent.stage,
+            "state": intent.state,
+            "effect": intent.effect,
+            "amount": None if intent.amount is None else _plainest(intent.amount),
+            "expectedVersion": wanted.expected_version,
+            "occurredAt": _time(wanted.occurred_at),
+        },
+    )
+    return MovePosition(
+        actor=asker.actor,
+        key=key,
+        personal=_personal(None, wanted.reason, wanted.metadata),
+        institution_id=institution_id,
+        position_id=wanted.position_id,
+        intent=intent,
+        role=asker.principal.role,
+        lifecycles=asker.lifecycles,
+        expected_version=wanted.expected_version,
+        occurred_at=_occurred(asker, wanted.occurred_at),
+    )
+
+
+def _currency(code: str) -> Currency:
+    currency = CURRENCIES.get(code.upper())
+    if currency is None:
+        raise Invalid("the currency is not known; `currencies` lists those that are", "currency")
+    return currency
+
+
+def _amount(amount: Decimal, currency: Currency) -> Decimal:
+    try:
+        return money.check_amount(amount, currency)
+    except BadAmount as error:
+        raise Invalid(str(error), "amount") from None
+
+
+def _personal(
+    holder_reference: str | None, reason: str | None, metadata: Mapping[str, Json] | None
+) -> Personal:
+    return Personal(
+        holder_reference=_text(holder_reference, REFERENCE_LENGTH_MAX, "holderReference"),
+        reason=_text(reason, REASON_LENGTH_MAX, "reason"),
+        metadata=None if metadata is None else check_object(metadata, "metadata"),
+    )
+
+
+def _text(value: str | None, length_max: int, field: str) -> str | None:
+    try:
+        return None if value is None else check_text(value, length_max=length_max)
+    except BadText as error:
+        raise Invalid(str(error), field) from None
+
+
+def _occurred(asker: Asker, moment: datetime | None) -> datetime | None:
+    if moment is not None and moment > asker.now + OCCURRED_AHEAD_MAX:
+        raise Invalid("it cannot have occurred in the future", "occurredAt")
+    return moment
+
+
+def _key(asker: Asker, given: str | None, content: Mapping[str, Json]) -> Key:
+    value = _text(given, KEY_LENGTH_MAX, "idempotencyKey") or asker.ids.new("auto")
+    # Personal values are compared through their commitments: a plain hash of them could be guessed.
+    fingerprint = chain.digest(canonical_json(content).encode())
+    return Key(asker.principal.institution_id, value, fingerprint)
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+def _plainest(amount: Decimal) -> str:
+    return plain(amount).rstrip("0").rstrip(".") if "." in plain(amount) else plain(amount)

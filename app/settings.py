@@ -1,0 +1,117 @@
+"""Everything that can be set from outside: read once from the environment, validated, secrets hidden."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class StoreBackend(StrEnum):
+    """Where the data lives."""
+
+    EMBEDDED = "embedded"
+    MEMORY = "memory"
+    POSTGRES = "postgres"
+
+
+class Settings(BaseSettings):
+    """The settings; each field is an environment variable of the same name in capitals."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", str_strip_whitespace=True, env_ignore_empty=True
+    )
+
+    store_backend: StoreBackend = Field(StoreBackend.EMBEDDED, description="embedded, memory or postgres")
+    data_dir: Path = Field(Path(".escrowgrid"), description="where the embedded database and made keys live")
+    database_url: SecretStr | None = Field(None, description="postgresql://… for STORE_BACKEND=postgres")
+    database_direct_url: SecretStr | None = Field(
+        None, description="the same database without a pooler between, for LISTEN"
+    )
+    database_owner_url: SecretStr | None = Field(
+        None, description="a login that may create roles and tables, for migrations; default DATABASE_URL"
+    )
+    bell_url: SecretStr | None = Field(
+        None, description="redis://, kafka:// or memory:// bell; default: LISTEN/NOTIFY of the database"
+    )
+    root_api_key: SecretStr | None = Field(None, description="the root key, at least 16 characters")
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=1, le=65535, description="port to listen on")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="browser origins allowed, by comma"
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="addresses whose X-Forwarded-For is believed, by comma"
+    )
+    introspection: bool = Field(True, description="whether the schema can be asked for")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+
+    pool_size_max: int = Field(10, ge=2, le=200, description="database connections for queries, per process")
+    pool_timeout_seconds: float = Field(5.0, gt=0, description="how long a query waits for a connection")
+    statement_timeout_seconds: float = Field(10.0, gt=0, description="how long one query statement may run")
+    catch_up_connections_max: int = Field(
+        2, ge=1, le=20, description="connections for subscribers catching up"
+    )
+
+    body_bytes_max: int = Field(1_048_576, ge=1024, description="largest HTTP body")
+    frame_bytes_max: int = Field(262_144, ge=1024, description="largest WebSocket frame")
+    depth_max: int = Field(12, ge=3, description="deepest selection of a document")
+    tokens_max: int = Field(4000, ge=100, description="most tokens of a document")
+    aliases_max: int = Field(60, ge=1, description="most aliases of a document")
+    page_size_default: int = Field(50, ge=1, description="list items when neither first nor last is given")
+    page_size_max: int = Field(500, ge=1, description="most list items of one page")
+    nodes_max: int = Field(
+        50_000, ge=100, description="most list items a document may ask for, nested pages multiplied"
+    )
+    operations_per_socket_max: int = Field(50, ge=1, description="operations open at once on one WebSocket")
+    connection_init_seconds: float = Field(
+        10.0, gt=0, description="how long a WebSocket may take to say connection_init"
+    )
+
+    writer_queue_max: int = Field(4096, ge=1, description="commands waiting before new ones get OVERLOADED")
+    batch_size_max: int = Field(256, ge=1, le=1024, description="commands decided in one transaction")
+    batch_items_max: int = Field(100, ge=1, le=1000, description="items of one batch mutation")
+    command_deadline_seconds: float = Field(20.0, gt=0, description="how long a command is retried")
+    side_lane_wait_seconds: float = Field(
+        5.0, gt=0, description="how long a command waits for a row held by others"
+    )
+
+    ring_bytes_max: int = Field(64 * 1024 * 1024, ge=65_536, description="memory for recent events")
+    tail_page_size: int = Field(
+        500, ge=1, le=5000, description="events read at once by the tail and catch-up"
+    )
+    tick_seconds: float = Field(1.0, gt=0, description="the tail reads this often without any bell")
+    heartbeat_seconds_min: float = Field(1.0, gt=0, description="shortest heartbeat a subscriber may ask for")
+    stalled_socket_seconds: float = Field(
+        60.0, gt=0, description="a socket that accepts nothing this long is closed"
+    )
+
+    expiry_tick_seconds: float = Field(
+        1.0, gt=0, description="how often the expiry clerk looks for due positions"
+    )
+    lease_seconds: float = Field(10.0, gt=1, description="how long a leader keeps its lease unrenewed")
+
+    @field_validator("cors_origins", "trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
+
+    @field_validator("root_api_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 16:
+            raise ValueError("ROOT_API_KEY needs at least 16 characters")
+        return value
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        if value.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+            raise ValueError("LOG_LEVEL is one of DEBUG, INFO, WARNING, ERROR")
+        return value.upper()

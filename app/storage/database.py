@@ -1,0 +1,242 @@
+"""Connections to PostgreSQL, each transaction in the role and tenant scope it needs and in no other."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias, TypeVar
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.errors import Unavailable
+from app.kit.canonical import Json, canonical_json, parse_json
+
+log = logging.getLogger("escrowgrid.storage")
+
+CONNECT_ATTEMPTS_MAX = 4
+CONNECT_PAUSE_SECONDS = 0.15
+CONNECT_TIMEOUT_SECONDS = 10
+ANSWER_TIMEOUT_SECONDS = 3
+WRITER_CONNECTIONS_MAX = 4
+FEED_CONNECTIONS_MAX = 4
+
+SCOPED = text(
+    "SELECT set_config('role', :role, true), set_config('escrowgrid.scope', :scope, true), "
+    "set_config('statement_timeout', :timeout, true), "
+    "set_config('idle_in_transaction_session_timeout', '30s', true)"
+)
+# What a broken or refused connection raises: nothing was done, another connection may do.
+CONNECTION_LOST = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+# A connection of its own or one lent by a pool: they answer alike.
+Driver: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+
+
+class DatabaseRole(StrEnum):
+    """The database roles of migrations/roles.sql; every transaction takes one of them."""
+
+    OWNER = "escrowgrid_owner"
+    API = "escrowgrid_api"
+    WRITER = "escrowgrid_writer"
+    FEED = "escrowgrid_feed"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the database is; the URLs hold passwords and are never shown."""
+
+    url: str = field(repr=False)
+    direct_url: str = field(repr=False)
+    owner_url: str = field(repr=False)
+
+    @classmethod
+    def of(cls, url: str, direct_url: str | None = None, owner_url: str | None = None) -> "Address":
+        """One URL serves for all, unless a pooler stands between or the owner logs in apart."""
+        return cls(url, direct_url or url, owner_url or url)
+
+
+class Database:
+    """The pools of one process: queries and ordinary mutations through SQLAlchemy, ledger work through asyncpg."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        pool_size_max: int,
+        pool_timeout: float,
+        statement_timeout: float,
+        writers: int = WRITER_CONNECTIONS_MAX,
+        feeds: int = FEED_CONNECTIONS_MAX,
+    ) -> None:
+        self._writers = writers
+        self._feeds = feeds
+        self.address = address
+        self._timeout = f"{int(statement_timeout * 1000)}ms"
+        self._engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=self._connect,
+            pool_size=pool_size_max,
+            max_overflow=0,
+            pool_timeout=pool_timeout,
+            json_serializer=canonical_json,
+            json_deserializer=parse_json,
+        )
+        self._reading = self._engine.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
+        self._pools: dict[DatabaseRole, asyncpg.Pool] = {}
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The SQLAlchemy engine, for whoever counts statements or connections."""
+        return self._engine
+
+    async def _connect(self) -> "asyncpg.Connection[asyncpg.Record]":
+        return await asyncpg.connect(self.address.url, timeout=CONNECT_TIMEOUT_SECONDS)
+
+    async def open(self) -> None:
+        """Open the ledger's pools; raises when the database cannot be reached."""
+        self._pools[DatabaseRole.WRITER] = await _pool(self.address.url, self._writers)
+        # Nothing of a tenant is set on the feed's connections, and no pooler stands between: the role may stay.
+        self._pools[DatabaseRole.FEED] = await _pool(
+            self.address.direct_url, self._feeds, {"role": DatabaseRole.FEED.value}
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for pool in self._pools.values():
+            await asyncio.wait_for(pool.close(), timeout=10)
+        await self._engine.dispose()
+
+    async def answers(self) -> bool:
+        """Whether the database answers on the running pool."""
+        try:
+            await self._pools[DatabaseRole.FEED].fetchval("SELECT 1", timeout=ANSWER_TIMEOUT_SECONDS)
+        except (*CONNECTION_LOST, asyncpg.PostgresError, KeyError):
+            return False
+        return True
+
+    def pool(self, role: DatabaseRole) -> asyncpg.Pool:
+        """The asyncpg pool for ledger work in that role; each transaction still has to take it (`take_role`)."""
+        return self._pools[role]
+
+    @asynccontextmanager
+    async def reading(self, scope: str) -> AsyncIterator[AsyncConnection]:
+        """One consistent read-only snapshot of what `scope` may see, as the api role."""
+        async with self._begun(self._reading, DatabaseRole.API, scope) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def writing(self, scope: str) -> AsyncIterator[AsyncConnection]:
+        """One ordinary transaction of the writer role, committed at the end of the block."""
+        async with self._begun(self._engine, DatabaseRole.WRITER, scope) as connection:
+            yield connection
+            await connection.commit()
+
+    @asynccontextmanager
+    async def _begun(
+        self, engine: AsyncEngine, role: DatabaseRole, scope: str
+    ) -> AsyncIterator[AsyncConnection]:
+        connection = await self._scoped(engine, role, scope)
+        try:
+            yield connection
+        finally:
+            # Shielded: a cancelled request still gives its connection back clean.
+            await asyncio.shield(connection.close())
+
+    async def _scoped(self, engine: AsyncEngine, role: DatabaseRole, scope: str) -> AsyncConnection:
+        for attempt in range(CONNECT_ATTEMPTS_MAX):
+            connection = engine.connect()
+            try:
+                await connection.start()
+                await connection.execute(SCOPED, {"role": role, "scope": scope, "timeout": self._timeout})
+                return connection
+            except (*CONNECTION_LOST, InterfaceError, OperationalError, DBAPIError) as error:
+                await _give_back(connection)
+                if isinstance(error, DBAPIError) and not _lost(error):
+                    raise
+                log.warning("database connection lost, attempt %d: %s", attempt + 1, type(error).__name__)
+                await asyncio.sleep(CONNECT_PAUSE_SECONDS * 2**attempt)
+            except BaseException:
+                await asyncio.shield(_give_back(connection))
+                raise
+        raise Unavailable("the database cannot be reached; nothing was done, try again shortly")
+
+
+async def _give_back(connection: AsyncConnection) -> None:
+    # One that was never started has nothing to give back, and says so when it is closed.
+    if connection.sync_connection is not None:
+        await connection.close()
+
+
+def _lost(error: DBAPIError) -> bool:
+    return error.connection_invalidated or isinstance(error, (InterfaceError, OperationalError))
+
+
+async def take_role(connection: Driver, role: DatabaseRole, scope: Iterable[str]) -> None:
+    """For the rest of this transaction be `role`, within the institutions of `scope`."""
+    await connection.execute(
+        "SELECT set_config('role', $1, true), set_config('escrowgrid.scope', $2, true), "
+        "set_config('statement_timeout', '15s', true), "
+        # A process that stops while it holds the head must not stop the others for long.
+        "set_config('idle_in_transaction_session_timeout', '5s', true)",
+        role.value,
+        ",".join(scope),
+    )
+
+
+async def _pool(url: str, size: int, settings: dict[str, str] | None = None) -> asyncpg.Pool:
+    return await asyncpg.create_pool(
+        url,
+        min_size=1,
+        max_size=size,
+        init=_exact_json,
+        reset=_nothing_to_reset,
+        timeout=CONNECT_TIMEOUT_SECONDS,
+        command_timeout=60,
+        server_settings=settings or {},
+    )
+
+
+async def _nothing_to_reset(_connection: Driver) -> None:
+    """Every setting was local to its transaction."""
+
+
+async def _exact_json(connection: Driver) -> None:
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=_dump, decoder=parse_json, format="text"
+    )
+
+
+def _dump(value: Json) -> str:
+    return canonical_json(value)
+
+
+T = TypeVar("T")
+
+
+async def retrying(work: Callable[[], Awaitable[T]], *, attempts: int = CONNECT_ATTEMPTS_MAX) -> T:
+    """Run work that is safe to repeat, again when its connection was lost."""
+    for attempt in range(attempts):
+        try:
+            return await work()
+        except CONNECTION_LOST:
+            if attempt + 1 == attempts:
+                raise
+            await asyncio.sleep(CONNECT_PAUSE_SECONDS * 2**attempt)
+    raise AssertionError("the loop returns or raises")

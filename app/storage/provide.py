@@ -1,0 +1,93 @@
+"""Gives the database that the settings name: a server of our own, or somebody's by its address."""
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import asyncpg
+
+from app.settings import Settings, StoreBackend
+from app.storage import embedded
+from app.storage.database import Address
+from app.storage.migrate import grant, migrate
+
+DATABASE = "escrowgrid"
+LOGIN = "escrowgrid_app"
+
+
+class NoDatabaseUrlError(Exception):
+    """STORE_BACKEND=postgres needs DATABASE_URL, such as postgresql://user:password@host:5432/escrowgrid."""
+
+    def __str__(self) -> str:
+        return self.__doc__ or ""
+
+
+@contextmanager
+def provide(settings: Settings, *, attach: bool = False) -> Iterator[Address]:
+    """The database for as long as the block lasts; our own servers are stopped at its end.
+
+    With `attach` a running embedded server is used as it is (for commands beside it).
+    """
+    if settings.store_backend is StoreBackend.POSTGRES:
+        yield address_of(settings)
+    elif settings.store_backend is StoreBackend.MEMORY:
+        with embedded.memory() as running:
+            yield prepare(running.admin_url)
+    elif attach:
+        with embedded.reach(settings.data_dir) as found:
+            yield prepare(found.admin_url)
+    else:
+        with embedded.start(settings.data_dir, durable=True) as running:
+            yield prepare(running.admin_url)
+
+
+def address_of(settings: Settings) -> Address:
+    """The addresses that the settings spell out."""
+    if settings.database_url is None:
+        raise NoDatabaseUrlError
+    direct, owner = settings.database_direct_url, settings.database_owner_url
+    return Address.of(
+        settings.database_url.get_secret_value(),
+        direct.get_secret_value() if direct else None,
+        owner.get_secret_value() if owner else None,
+    )
+
+
+def prepare(admin_url: str) -> Address:
+    """Make the database of a server of ours on first use, with a login that can do no more than the app needs."""
+    return asyncio.run(_prepare(admin_url))
+
+
+async def _prepare(admin_url: str) -> Address:
+    connection = await asyncpg.connect(admin_url)
+    try:
+        if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", DATABASE):
+            await connection.execute(f'CREATE DATABASE "{DATABASE}"')
+    finally:
+        await connection.close()
+    owner_url = with_database(admin_url, DATABASE)
+    password = _login_password(admin_url)
+    await migrate(owner_url)
+    await grant(owner_url, LOGIN, password)
+    return Address.of(with_login(owner_url, LOGIN, password), owner_url=owner_url)
+
+
+def with_database(url: str, database: str) -> str:
+    """The same server's other database."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{quote(database)}"))
+
+
+def with_login(url: str, user: str, password: str) -> str:
+    """The same database under another login."""
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{quote(user)}:{quote(password)}@{place}"))
+
+
+def _login_password(admin_url: str) -> str:
+    """Derived, so that every process that knows the superuser's password finds the same one."""
+    secret = urlsplit(admin_url).password or ""
+    return hmac.new(secret.encode(), LOGIN.encode(), hashlib.sha256).hexdigest()

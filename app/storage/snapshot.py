@@ -1,0 +1,34 @@
+"""One operation's view of the database: a single read-only transaction, opened when first needed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.storage.database import Database
+
+
+class Snapshot:
+    """What `scope` may see at one instant. Loaders that run at once take turns on the one connection."""
+
+    def __init__(self, database: Database, scope: str) -> None:
+        self._database = database
+        self.scope = scope
+        self._turn = asyncio.Lock()
+        self._stack = AsyncExitStack()
+        self._connection: AsyncConnection | None = None
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        """The connection, for one statement or a few that belong together."""
+        async with self._turn:
+            if self._connection is None:
+                self._connection = await self._stack.enter_async_context(self._database.reading(self.scope))
+            yield self._connection
+
+    async def close(self) -> None:
+        """End the transaction; the next use begins another, at a later instant."""
+        async with self._turn:
+            self._connection = None
+            await self._stack.aclose()

@@ -1,0 +1,251 @@
+"""The GraphiQL page as a person meets it: Chromium, a real server, a real socket."""
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from graphql import OperationType, get_operation_ast, parse
+from playwright.async_api import Browser, Page, WebSocket, async_playwright
+
+import app.http.graphiql
+
+pytestmark = pytest.mark.browser
+
+VIEWER = "query Viewer { viewer { name role } }"
+LIVE = "subscription Live { ledgerEvents { cursor } }"
+OPERATIONS = json.loads((Path(app.http.graphiql.__file__).parent / "operations.json").read_text())
+
+PATIENCE_SECONDS = 15
+LOOK_EVERY_SECONDS = 0.05
+LOOKS_MAX = int(PATIENCE_SECONDS / LOOK_EVERY_SECONDS)
+LAUNCH = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-sync", "--disable-background-networking",
+          "--disable-component-update")  # fmt: skip
+MODEL = "name => __MONACO.editor.getModels().find(model => model.uri.path.endsWith(name))?.getValue()"
+
+
+@dataclass
+class Visit:
+    """One person's browser on the page, and what it did behind their back."""
+
+    page: Page
+    addresses: list[str] = field(default_factory=list)
+    received: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    async def open(self, server_url: str) -> None:
+        """Load the page and wait until both editors are there."""
+        await self.page.goto(f"{server_url}/graphql")
+        await self.page.locator(".graphiql-query-editor .view-lines").wait_for()
+        await self.page.locator(".graphiql-response .view-lines").wait_for()
+
+    async def enter_key(self, key: str) -> None:
+        """Type a key into the bar."""
+        await self.page.get_by_label("API key", exact=True).fill(key)
+        await self.page.get_by_role("button", name="Use key").click()
+
+    async def run(self, document: str) -> None:
+        """Replace what stands in the editor and press the play button."""
+        await self.page.locator(".graphiql-query-editor .view-lines").click()
+        await self.page.keyboard.press("Control+a")
+        await self.page.keyboard.insert_text(document)
+        await self.press_play()
+
+    async def press_play(self) -> None:
+        """Run what stands in the editor, once GraphiQL has understood it."""
+        await asyncio.sleep(0.3)
+        await self.page.get_by_role("button", name="Execute query").click()
+
+    async def response(self) -> dict[str, Any]:
+        """What the response pane shows now."""
+        shown: dict[str, Any] = json.loads(await self.page.evaluate(MODEL, "response.json") or "{}")
+        return shown
+
+    async def shown(self, wanted: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """What the response pane shows as soon as it is what is wanted."""
+        for _ in range(LOOKS_MAX):
+            if wanted(response := await self.response()):
+                return response
+            await asyncio.sleep(LOOK_EVERY_SECONDS)
+        pytest.fail(f"the response pane shows {response}")
+
+    async def has_received(self, kind: str) -> None:
+        """Wait until the socket has brought a message of this kind."""
+        for _ in range(LOOKS_MAX):
+            if any(f'"{kind}"' in frame for frame in self.received):
+                return
+            await asyncio.sleep(LOOK_EVERY_SECONDS)
+        pytest.fail(f"the socket has brought {self.received}")
+
+    async def is_told(self, words: str) -> None:
+        """Wait until the bar says so."""
+        await self.page.locator("header output").get_by_text(words).wait_for()
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """Chromium as the machine has it: nothing is downloaded."""
+    names = (os.environ.get("CHROMIUM", "chromium"), "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    assert path, "these tests need Chromium: install it, or say in CHROMIUM where it is"
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=LAUNCH)
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def visit(browser: Browser, server_url: str) -> AsyncIterator[Visit]:
+    """A fresh browser profile; at the end nothing has gone wrong, and nothing has left the server's address."""
+    context = await browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(PATIENCE_SECONDS * 1000)
+    page = await context.new_page()
+    visit = Visit(page)
+
+    def opened(socket: WebSocket) -> None:
+        visit.addresses.append(socket.url)
+        socket.on("framereceived", lambda frame: visit.received.append(str(frame)))
+
+    page.on("request", lambda request: visit.addresses.append(request.url))
+    page.on("websocket", opened)
+    page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+    page.on("console", lambda said: visit.complaints.append(said.text) if is_serious(said.text) else None)
+    await offer_keys(page, [])
+    yield visit
+    await context.close()
+    assert visit.complaints == []
+    assert hosts(visit.addresses) == {urlsplit(server_url).netloc}
+
+
+async def offer_keys(page: Page, keys: list[dict[str, str]]) -> None:
+    """Let the server look like one in production, or like a developer's."""
+    path = "**/graphiql/config.json"
+    await page.unroute(path)
+    await page.route(
+        path, lambda route: route.fulfill(status=200 if keys else 404, json={"developmentKeys": keys})
+    )
+
+
+def is_serious(said: str) -> bool:
+    return "Content Security Policy" in said or "Uncaught" in said
+
+
+def is_plain_query(operation: dict[str, Any]) -> bool:
+    definition = get_operation_ast(parse(operation["document"]))
+    assert definition, f"{operation['name']} holds one operation"
+    return definition.operation == OperationType.QUERY and not operation["variables"]
+
+
+def hosts(addresses: list[str]) -> set[str]:
+    return {urlsplit(address).netloc for address in addresses if not address.startswith(("data:", "blob:"))}
+
+
+async def test_the_page_asks_for_a_key(visit: Visit, server_url: str) -> None:
+    await visit.open(server_url)
+    await visit.run(VIEWER)
+    await visit.is_told("No key")
+
+
+async def test_a_key_is_entered_once_and_survives_a_reload(
+    visit: Visit, server_url: str, root_key: str
+) -> None:
+    await visit.open(server_url)
+    await visit.enter_key(root_key)
+    await visit.is_told("Connected as")
+    await visit.run(VIEWER)
+    await visit.shown(lambda response: "data" in response)
+
+    await visit.page.reload()
+    await visit.is_told("Connected as")
+
+    assert visit.page.url == f"{server_url}/graphql"
+    assert not any(root_key in address for address in visit.addresses)
+    stored = await visit.page.evaluate("JSON.stringify({...localStorage})")
+    assert "Viewer" in stored, "GraphiQL keeps a history here"
+    assert root_key not in stored, "the key is no part of it"
+
+
+async def test_a_wrong_key_is_refused_in_words(visit: Visit, server_url: str) -> None:
+    await visit.open(server_url)
+    await visit.enter_key("no-such-key")
+    await visit.is_told("Key refused")
+
+
+async def test_a_forgotten_key_is_gone(visit: Visit, server_url: str, root_key: str) -> None:
+    await visit.open(server_url)
+    await visit.enter_key(root_key)
+    await visit.is_told("Connected as")
+    await visit.page.get_by_role("button", name="Forget key").click()
+    await visit.is_told("No key")
+    await visit.page.reload()
+    await visit.is_told("No key")
+
+
+async def test_a_development_server_offers_its_keys_and_the_first_is_taken(
+    visit: Visit, server_url: str, root_key: str
+) -> None:
+    keys = [{"label": "Root", "key": root_key}, {"label": "Nobody", "key": "no-such-key"}]
+    await offer_keys(visit.page, keys)
+    await visit.open(server_url)
+    await visit.is_told("Connected as")
+    await visit.page.get_by_label("Development key").select_option("Nobody")
+    await visit.is_told("Key refused")
+
+
+async def test_a_query_is_answered(visit: Visit, server_url: str, root_key: str) -> None:
+    await visit.open(server_url)
+    await visit.enter_key(root_key)
+    await visit.is_told("Connected as")
+    await visit.run(VIEWER)
+    response = await visit.shown(lambda response: "data" in response)
+    assert response["data"]["viewer"]["role"] == "ROOT"
+
+
+async def test_an_example_opens_in_a_tab_of_its_own_and_runs(
+    visit: Visit, server_url: str, root_key: str
+) -> None:
+    example = next(filter(is_plain_query, OPERATIONS))
+    await visit.open(server_url)
+    await visit.enter_key(root_key)
+    await visit.is_told("Connected as")
+    tabs = visit.page.locator(".graphiql-tab")
+    before = await tabs.count()
+
+    await visit.page.get_by_role("button", name="Examples").click()
+    questions = await visit.page.get_by_role("menuitem").all_inner_texts()
+    assert [question.split("\n")[0].strip() for question in questions] == [
+        operation["question"] for operation in OPERATIONS
+    ]
+    await visit.page.get_by_role("menuitem", name=example["question"]).click()
+
+    assert await tabs.count() == before + 1
+    assert (await visit.page.evaluate(MODEL, "operation.graphql")).strip() == example["document"].strip()
+    await visit.press_play()
+    response = await visit.shown(lambda response: "data" in response)
+    assert "errors" not in response
+
+
+async def test_a_subscription_shows_what_happens_while_it_happens(
+    visit: Visit, server_url: str, root_key: str, record_event: Callable[[], Awaitable[object]]
+) -> None:
+    await visit.open(server_url)
+    await visit.enter_key(root_key)
+    await visit.is_told("Connected as")
+    await visit.run(LIVE)
+    await visit.has_received("connection_ack")
+
+    seen: list[dict[str, Any]] = []
+    for _ in range(2):
+        await asyncio.sleep(0.3)
+        await record_event()
+        seen.append(await visit.shown(lambda response: "data" in response and response not in seen))
+
+    assert all("errors" not in response for response in seen)
+    await visit.page.get_by_role("button", name="Stop query").click()
+    assert await visit.response() == seen[-1], "the last value stays"
