@@ -4,24 +4,18 @@ import asyncio
 import os
 import secrets
 import socket
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import click
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
-from app.errors import AppError
+from app.faults import Fault, guarded, settings_of
+from app.operator_cli import COMMANDS
 from app.settings import Settings, StoreBackend
-from app.storage.embedded import EmbeddedError
-from app.storage.provide import NoDatabaseUrlError, provide
+from app.storage.provide import provide
 
 ROOT_KEY_FILE = "root.key"
 SCHEMA_FILE = Path("schema.graphql")
-
-
-class Fault(click.ClickException):
-    """Something the operator can mend; the message says how."""
 
 
 @click.group()
@@ -41,10 +35,10 @@ def dev(*, memory: bool, port: int | None, host: str | None, no_demo: bool) -> N
     changes: dict[str, object] = {}
     if memory:
         changes["store_backend"] = StoreBackend.MEMORY
-    settings = _settings(port=port, host=host, **changes)
+    settings = settings_of(port=port, host=host, **changes)
     _check_port(settings)
     settings = settings.model_copy(update={"root_api_key": SecretStr(_root_key(settings, keep=not memory))})
-    _guarded(lambda: run(settings, demo=not no_demo))
+    guarded(lambda: run(settings, demo=not no_demo))
 
 
 @main.command()
@@ -55,9 +49,9 @@ def serve(*, workers: int, port: int | None, host: str | None) -> None:
     """Serve the database that the settings name."""
     from app.dev import serve as run
 
-    settings = _settings(port=port, host=host)
+    settings = settings_of(port=port, host=host)
     _check_port(settings)
-    _guarded(lambda: run(settings, workers))
+    guarded(lambda: run(settings, workers))
 
 
 @main.command()
@@ -68,7 +62,7 @@ def migrate() -> None:
     from app.storage.migrate import grant
     from app.storage.migrate import migrate as bring_up
 
-    settings = _settings()
+    settings = settings_of()
 
     def work() -> None:
         with provide(settings, attach=True) as address:
@@ -78,7 +72,7 @@ def migrate() -> None:
                 asyncio.run(grant(address.owner_url, login))
         click.echo("The database is at the newest schema.")
 
-    _guarded(work)
+    guarded(work)
 
 
 @main.command()
@@ -96,9 +90,9 @@ def schema(*, check: bool) -> None:
 
 
 @main.command("settings")
-def list_settings() -> None:
+def listsettings_of() -> None:
     """List every setting: the environment variable, its value, what it means."""
-    settings = _settings()
+    settings = settings_of()
     for name, field in Settings.model_fields.items():
         click.echo(f"{name.upper()}={_shown(getattr(settings, name))}\n    {field.description}")
 
@@ -116,7 +110,7 @@ def create_key(*, institution: str, label: str, role: str) -> None:
     """Make a key; its secret is printed once."""
     from app import keys as work
 
-    _guarded(lambda: work.create(_settings(), institution, label, role))
+    guarded(lambda: work.create(settings_of(), institution, label, role))
 
 
 @keys.command("list")
@@ -125,7 +119,7 @@ def list_keys(*, institution: str | None) -> None:
     """List keys without their secrets."""
     from app import keys as work
 
-    _guarded(lambda: work.listing(_settings(), institution))
+    guarded(lambda: work.listing(settings_of(), institution))
 
 
 @keys.command("revoke")
@@ -134,18 +128,7 @@ def revoke_key(*, key_id: str) -> None:
     """Revoke a key; every process refuses it within a second."""
     from app import keys as work
 
-    _guarded(lambda: work.revoke(_settings(), key_id))
-
-
-def _settings(**changes: object) -> Settings:
-    given = {name: value for name, value in changes.items() if value is not None}
-    try:
-        return Settings(**given)  # type: ignore[arg-type]
-    except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors(include_input=False)
-        ]
-        raise Fault("the settings cannot be used:\n  " + "\n  ".join(lines)) from None
+    guarded(lambda: work.revoke(settings_of(), key_id))
 
 
 def _shown(value: object) -> str:
@@ -183,15 +166,8 @@ def _root_key(settings: Settings, *, keep: bool) -> str:
     return made
 
 
-def _guarded(work: Callable[[], None]) -> None:
-    try:
-        work()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (EmbeddedError, NoDatabaseUrlError, AppError) as error:
-        raise Fault(str(error)) from None
-    except OSError as error:
-        raise Fault(f"the database cannot be reached: {error}") from None
+for command in COMMANDS:
+    main.add_command(command)
 
 
 if __name__ == "__main__":

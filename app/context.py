@@ -120,7 +120,7 @@ class Context:
     async def working(self, institution_id: str) -> AsyncIterator[Work]:
         """One ordinary transaction on one institution, committed with its audit rows when the block ends."""
         # The scope of the writer is a list: only what is spelled like one id may become one.
-        if not is_id(institution_id, "inst"):
+        if not is_id(institution_id, "inst") or not self.principal.can_see(institution_id):
             raise NotFound("institution", "institutionId")
         await self.renew()
         services, request = self.services, self.request
@@ -250,10 +250,11 @@ def _institution(institution_id: str | None) -> str | None:
 
 
 def only_institution(context: Context, institution_id: str | None) -> str:
-    """The institution a mutation works on: the asker's own, or the one that root names."""
-    principal = context.principal
-    if principal.institution_id is not None:
-        return principal.institution_id
-    if institution_id is None:
+    """The institution that is meant: the one named, else the asker's own; root has to name one.
+
+    Whether it is there for the asker is found out by whoever reads or works on it.
+    """
+    found = institution_id if institution_id is not None else context.principal.institution_id
+    if found is None:
         raise BadRequest("as root, name the institution: institutionId")
-    return institution_id
+    return found

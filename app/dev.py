@@ -25,7 +25,7 @@ def run(settings: Settings, *, demo: bool) -> None:
     with provide(settings) as address:
         app = create_app(settings, address, development_keys=[key], beside=Story().play if demo else None)
         _greet(settings, key, demo=demo)
-        asyncio.run(_serve(app, settings))
+        _serve(app, settings)
 
 
 def serve(settings: Settings, workers: int) -> None:
@@ -33,7 +33,7 @@ def serve(settings: Settings, workers: int) -> None:
     _log(settings)
     with provide(settings) as address:
         if workers == 1:
-            asyncio.run(_serve(create_app(settings, address), settings))
+            _serve(create_app(settings, address), settings)
             return
         # Each worker reads its settings from the environment, as the application of app/asgi.py does.
         os.environ |= {
@@ -42,12 +42,14 @@ def serve(settings: Settings, workers: int) -> None:
             "DATABASE_DIRECT_URL": address.direct_url,
         }
         config = server.config("app.asgi:app", settings, workers=workers)
-        Multiprocess(config, target=server.Server(config).run, sockets=[config.bind_socket()]).run()
+        Multiprocess(config, sockets=[config.bind_socket()]).run()
 
 
-async def _serve(app: Starlette, settings: Settings) -> None:
-    serving = server.Server(server.config(app, settings))
-    await serving.serve()
+def _serve(app: Starlette, settings: Settings) -> None:
+    config = server.config(app, settings)
+    serving = server.Server(config)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(serving.serve())
     if not serving.started:
         raise click.ClickException("the server did not start; the log above says why")
 

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from broadcaster import Broadcast
 from starlette.applications import Starlette
@@ -21,6 +22,8 @@ from app.kit.clock import Clock, system_clock
 from app.kit.ids import Ids
 from app.ledger import epochs
 from app.ledger.bell import Bell, PostgresBell
+from app.ledger.checkpoints import Checkpointer, Signer, signer_from
+from app.ledger.followers import Runner
 from app.ledger.tail import Tail
 from app.ledger.writer import Writer
 from app.positions.escrow import BUILT_IN
@@ -39,6 +42,7 @@ class Parts:
     services: Services
     bell: Bell
     clerk: Clerk
+    followers: tuple[Runner, ...]
     authenticator: Authenticator
 
     @asynccontextmanager
@@ -49,14 +53,16 @@ class Parts:
             await self._mind_epoch()
             await services.database.open()
             stack.push_async_callback(services.database.close)
-            for part in (
+            started: tuple[Any, ...] = (
                 services.tail,
                 self.bell,
                 services.recorder,
+                *self.followers,
                 services.writer,
                 self.authenticator,
                 self.clerk,
-            ):
+            )
+            for part in started:
                 start = getattr(part, "start", None)
                 if start is not None:
                     await start()
@@ -102,7 +108,17 @@ def assemble(
         lifecycles=BUILT_IN,
     )
     clerk = Clerk(database, writer, settings, BUILT_IN, ids, clock, name)
-    return Parts(services, bell, clerk, Authenticator(database, clock, settings.root_api_key))
+    followers = tuple(
+        Runner(database, tail, settings, follower, name)
+        for follower in (Checkpointer(database, _signer(settings), clock, settings.checkpoint_seconds),)
+    )
+    authenticator = Authenticator(database, clock, settings.root_api_key)
+    return Parts(services, bell, clerk, followers, authenticator)
+
+
+def _signer(settings: Settings) -> Signer:
+    key = settings.checkpoint_key
+    return signer_from(None if key is None else key.get_secret_value(), settings.data_dir)
 
 
 def create_app(

@@ -1,5 +1,6 @@
 """Everything that can be set from outside: read once from the environment, validated, secrets hidden."""
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -88,6 +89,12 @@ class Settings(BaseSettings):
         60.0, gt=0, description="a socket that accepts nothing this long is closed"
     )
 
+    checkpoint_key: SecretStr | None = Field(
+        None,
+        description="Ed25519 seed (64 hex digits) that signs checkpoints; default: a key file in DATA_DIR",
+    )
+    checkpoint_seconds: float = Field(60.0, gt=0, description="how often the head of the ledger is signed")
+
     expiry_tick_seconds: float = Field(
         1.0, gt=0, description="how often the expiry clerk looks for due positions"
     )
@@ -107,6 +114,13 @@ class Settings(BaseSettings):
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < 16:
             raise ValueError("ROOT_API_KEY needs at least 16 characters")
+        return value
+
+    @field_validator("checkpoint_key")
+    @classmethod
+    def _seed(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and re.fullmatch(r"[0-9a-fA-F]{64}", value.get_secret_value()) is None:
+            raise ValueError("CHECKPOINT_KEY is 64 hex digits: an Ed25519 seed of 32 bytes")
         return value
 
     @field_validator("log_level")

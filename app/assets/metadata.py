@@ -81,7 +81,7 @@ def _validator(template: AssetTemplate) -> Validator:
 
 
 def _undeclared(schema: Mapping[str, Json]) -> Mapping[str, Json]:
-    """The schema without its `$schema`, at which jsonschema would leave our dialect for its own, unbounded one."""
+    """The schema without `$schema`, which makes jsonschema leave our dialect for its unbounded one."""
     return {name: value for name, value in schema.items() if name != "$schema"}
 
 

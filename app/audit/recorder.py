@@ -26,6 +26,7 @@ PAUSE_SECONDS = 0.05
 RETRY_SECONDS_MIN = 0.2
 RETRY_SECONDS_MAX = 10.0
 DROP_LOG_EVERY = 1_000
+CANCEL_AGAIN_SECONDS = 0.5
 MONTHS_AHEAD = 3
 PARTITIONS_EVERY_SECONDS = 6 * 3600.0
 PARTITIONS_RETRY_SECONDS = 60.0
@@ -67,9 +68,11 @@ class Recorder:
 
     async def close(self) -> None:
         """Write what waits, then stop."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while running := [task for task in self._tasks if not task.done()]:
+            # Again and again: `wait_for`, deep in the driver, can lose a cancellation that comes as it is done.
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running, timeout=CANCEL_AGAIN_SECONDS)
         self._tasks = []
         try:
             await self.flush()

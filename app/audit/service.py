@@ -18,6 +18,8 @@ from app.storage.paging import Page, PageRequest
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from app.storage.database import Driver
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -57,6 +59,11 @@ async def record(
         payload=payload,
     )
     await store.add(work.connection, [AuditEvent.of(entry, work.ids.new("aud"), work.now)])
+
+
+async def make_partitions(driver: "Driver", months: int) -> int:
+    """Make the audit's partitions of this month and the `months` after it; returns how many were missing."""
+    return await store.make_partitions_ahead(driver, months)
 
 
 async def page(

@@ -13,6 +13,7 @@ from app.audit.model import Action, AuditEvent, Outcome
 from app.ledger.trail import Between
 from app.storage import paging
 from app.storage.conditions import Condition, narrow, within
+from app.storage.database import Driver
 from app.storage.tables import Document, Id, Moment, Word, metadata
 
 LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', '2s', true)")
@@ -89,3 +90,9 @@ def _matching(scope: str, conditions: Sequence[Condition], between: Between[str]
 def _event(row: Row[Any]) -> AuditEvent:
     found = dict(row._mapping)
     return AuditEvent(**found | {"action": Action(row.action), "outcome": Outcome(row.outcome)})
+
+
+async def make_partitions_ahead(driver: Driver, months: int) -> int:
+    """Partitions of this month and the `months` after it; returns how many were missing."""
+    made: int = await driver.fetchval("SELECT escrowgrid_make_audit_partitions(now(), $1)", months)
+    return made

@@ -7,6 +7,7 @@ from typing import Any
 import strawberry
 from graphql import ExecutionResult as CoreResult
 from graphql import GraphQLError, GraphQLSyntaxError
+from strawberry.exceptions import MissingQueryError
 from strawberry.extensions import SchemaExtension
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types import ExecutionContext, ExecutionResult
@@ -69,6 +70,8 @@ def told(error: GraphQLError, request_id: str = "") -> ToldError:
             found = restated(error, _syntax_code(error))
         case CannotGetOperationTypeError() | InvalidOperationTypeError():
             found = restated(error, BAD_REQUEST)
+        case MissingQueryError():
+            found = restated(error, BAD_REQUEST, "there is no `query`")
         case _ if _about_input(error):
             found = restated(error, BAD_USER_INPUT)
         case _:

@@ -49,6 +49,7 @@ class Connection:
         self.caller: Caller | None = None
         self.confirmed_at = now()
         self.ending = False
+        self.dropped = False
         self.stalled_until = 0.0
         self._sends = 0
         self._sends_since = 0.0
@@ -82,6 +83,7 @@ class Connection:
     def drop(self) -> None:
         """Close without a word, when words do not get through."""
         if self.exchange.abort is not None:
+            self.dropped = True
             self.exchange.abort()
 
 

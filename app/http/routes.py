@@ -71,16 +71,18 @@ def build(
             metrics.route(registry),
             *graphiql.routes(graphiql_keys),
         ],
-        middleware=_middleware(settings, counted),
+        middleware=_middleware(settings),
         exception_handlers={HTTPException: _refuse},
         lifespan=lifespan,
     )
     application.router.redirect_slashes = False
+    # Outside of Starlette's own error handling, too: it sees every answer, and uvicorn's own `send`.
+    application.middleware_stack = AccessLog(application.build_middleware_stack(), settings, counted)
     application.state.live = live
     return application
 
 
-def _middleware(settings: Settings, counted: Metrics) -> list[Middleware]:
+def _middleware(settings: Settings) -> list[Middleware]:
     """From outermost to innermost; refusals of the guard pass CORS, so that browsers may read them."""
     cors = Middleware(
         CORSMiddleware,
@@ -90,7 +92,6 @@ def _middleware(settings: Settings, counted: Metrics) -> list[Middleware]:
         expose_headers=CORS_EXPOSED,
     )
     return [
-        Middleware(AccessLog, settings=settings, metrics=counted),
         Middleware(AnswerHeaders),
         *([cors] if settings.cors_origins else []),
         Middleware(Guard, body_bytes_max=settings.body_bytes_max),

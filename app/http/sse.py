@@ -76,6 +76,9 @@ class EventStream(Connection):
             log.error("request %s: unexpected error", self.exchange.request_id, exc_info=error)
             self._part(INTERNAL, f"something went wrong on our side; request id {self.exchange.request_id}")
         await within(self.pace.farewell_seconds_max, self._write(self._farewell, more=False), self.drop)
+        # A dropped connection is known to be gone a moment later; until then the server would complain.
+        if self.dropped:
+            await within(1.0, _gone(receive), lambda: None)
 
     async def _run(self) -> None:
         async with (

@@ -18,6 +18,7 @@ from app.http import exchange, limits, negotiation
 from app.http.auth import Caller, caller_of, secret_of
 from app.http.frames import SocketAdapter
 from app.http.graphiql import page
+from app.http.live import RESTART
 from app.http.negotiation import Wanted
 from app.http.operation import Asked, posted, queried
 from app.http.running import ALL, QUERY, SINGLE, Runner, body_of, is_request_error
@@ -77,8 +78,9 @@ class GraphQLView(GraphQL[Context, None]):
 
     async def _socket(self, socket: WebSocket) -> None:
         if self.runner.live.draining:
-            refused = RefusedError(503, "UNAVAILABLE", "the server restarts", {"Retry-After": "2"})
-            await socket.send_denial_response(refusal(refused))
+            # Accepted first: clients know what 1012 means, a refused handshake only looks broken.
+            await socket.accept(await self.pick_websocket_subprotocol(socket))
+            await socket.close(RESTART, "the server restarts")
             return
         # A context is made for each operation; Strawberry would share one among all of a socket's.
         await self.run(socket, context=cast("Context", None))

@@ -14,7 +14,28 @@ ZERO = Decimal(0)
 
 # ISO 4217 (active codes whose minor unit differs from 2), and three tokens.
 EXPONENTS = {
-    **dict.fromkeys(["BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF", "XPF"], 0),
+    **dict.fromkeys(
+        [
+            "BIF",
+            "CLP",
+            "DJF",
+            "GNF",
+            "ISK",
+            "JPY",
+            "KMF",
+            "KRW",
+            "PYG",
+            "RWF",
+            "UGX",
+            "UYI",
+            "VND",
+            "VUV",
+            "XAF",
+            "XOF",
+            "XPF",
+        ],
+        0,
+    ),
     **dict.fromkeys(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"], 3),
     **dict.fromkeys(["CLF", "UYW"], 4),
     "BTC": 8,
@@ -108,5 +129,9 @@ def add(*amounts: Decimal) -> Decimal:
 
 
 def key(amount: Decimal) -> str:
-    """A fixed-width text whose order is the number's order, for indexes under row-level security."""
-    return str(int(EXACT.scaleb(amount, EXPONENT_MAX))).rjust(KEY_DIGITS, "0")
+    """A fixed-width text whose order is the number's order, for indexes under row-level security.
+
+    Digits beyond those of any currency (a filter may have them) follow at the end: it equals no amount's key.
+    """
+    whole, _, rest = format(EXACT.scaleb(amount, EXPONENT_MAX), "f").partition(".")
+    return whole.rjust(KEY_DIGITS, "0") + rest.rstrip("0")

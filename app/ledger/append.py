@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import BigInteger, Integer, LargeBinary, Numeric, SmallInteger, Text
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+
 from app.kit.canonical import Json, canonical_json
 from app.kit.chain import SALT_BYTES
 from app.kit.money import CURRENCIES, spell
@@ -21,52 +24,21 @@ from app.ledger.model import (
     Personal,
     Salts,
 )
-from app.ledger.store import EVENT_COLUMNS
+from app.ledger.store import EVENT_COLUMNS, ledger_events
 from app.storage.database import Driver
 
-# The types of EVENT_COLUMNS, in their order.
-EVENT_TYPES = [
-    "bigint",
-    "text",
-    "bigint",
-    "text",
-    "text",
-    "int",
-    "text",
-    "smallint",
-    "text",
-    "text",
-    "text",
-    "text",
-    "text",
-    "text",
-    "numeric",
-    "jsonb",
-    "numeric",
-    "numeric",
-    "numeric",
-    "numeric",
-    "jsonb",
-    "jsonb",
-    "text",
-    "text",
-    "text",
-    "text",
-    "text",
-    "bytea",
-    "text",
-    "text",
-    "text",
-    "int",
-    "timestamptz",
-    "timestamptz",
-    "bytea",
-    "bytea",
-    "bytea",
-    "bytea",
-    "bytea",
-    "smallint",
-]
+# What the driver is told of each column.
+SQL_TYPES = {
+    BigInteger: "bigint",
+    Integer: "int",
+    LargeBinary: "bytea",
+    JSONB: "jsonb",
+    Numeric: "numeric",
+    SmallInteger: "smallint",
+    Text: "text",
+    TIMESTAMP: "timestamptz",
+}
+EVENT_TYPES = [SQL_TYPES[type(column.type)] for column in ledger_events.columns]
 
 # The driver cannot spell arrays of JSON: they travel as text.
 _TRAVEL = ", ".join(

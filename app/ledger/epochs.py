@@ -51,6 +51,18 @@ async def ensure(url: str) -> int | None:
         await connection.close()
 
 
+async def begin(connection: "asyncpg.Connection[asyncpg.Record]", reason: str) -> int:
+    """Start a new epoch now, in a transaction of its own."""
+    async with connection.transaction():
+        here = await connection.fetchrow(IDENTITY)
+        assert here is not None, "PostgreSQL knows who it is"
+        await connection.execute("SET LOCAL ROLE escrowgrid_writer")
+        await connection.fetchrow(LOCK_HEAD)
+        epoch = await raise_epoch(connection, reason)
+        await connection.execute(REMEMBER, here["system_identifier"], here["timeline"])
+        return epoch
+
+
 async def raise_epoch(connection: Driver, reason: str) -> int:
     """Start a new epoch at the present heads, within the caller's transaction, which holds the head row."""
     await connection.execute("SET LOCAL ROLE escrowgrid_feed")

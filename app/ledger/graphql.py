@@ -9,14 +9,13 @@ import strawberry
 
 from app.context import Context, Info, may, only_institution
 from app.engine.connection import Connection, OrderDirection, connection
-from app.engine.enums import describe
 from app.engine.filters import IDFilter, TimeFilter, WordFilter, conditions
 from app.errors import BadRequest
+from app.kit.money import CURRENCIES
 from app.ledger import live, service
 from app.ledger.model import Event, Kind
 from app.ledger.service import Conditions
 from app.ledger.types import LedgerEvent, LedgerHead, StatementLine
-from app.kit.money import CURRENCIES
 from app.principal import Scope
 from app.storage.conditions import Condition
 from app.storage.paging import Page, PageRequest

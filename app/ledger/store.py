@@ -1,11 +1,11 @@
 """The ledger's tables, and rows to events."""
 
 from decimal import Decimal
-from typing import Any, Protocol
 
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, SmallInteger, Table, Text
 
 from app.ledger.model import Actor, Balances, Commitments, Effect, Event, Key, Kind, Posting
+from app.storage.database import Named
 from app.storage.tables import Document, Id, Moment, Money, Word, metadata
 
 ledger_events = Table(
@@ -95,13 +95,6 @@ personal_data = Table(
 
 EVENT_COLUMNS = tuple(column.name for column in ledger_events.columns)
 SELECT_EVENTS = f"SELECT {', '.join(EVENT_COLUMNS)} FROM ledger_events"
-
-
-class Named(Protocol):
-    """Columns by name: a row of asyncpg, or `_mapping` of one of SQLAlchemy's."""
-
-    def __getitem__(self, key: str, /) -> Any:
-        """The column's value."""
 
 
 def event_of(row: Named) -> Event:

@@ -106,7 +106,7 @@ class Tail:
             if events:
                 yield events
                 after = place(scope, events[-1])
-            elif not await self._wait(scope, after, idle_seconds):
+            elif not await self.wait(scope, after, idle_seconds=idle_seconds):
                 yield ()
 
     async def page(self, scope: str, after: int) -> Pages:
@@ -123,7 +123,7 @@ class Tail:
             self._heads[scope] = max(self._heads.get(scope, 0), after)
         return events
 
-    async def _wait(self, scope: str, after: int, idle_seconds: float | None) -> bool:
+    async def wait(self, scope: str, after: int, *, idle_seconds: float | None = None) -> bool:
         """Until there is something above `after`; False when nothing came for `idle_seconds`."""
         while self._heads.get(scope, 0) <= after:
             if self.failure is not None:

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.ledger.model import Balances, Event
-from app.ledger.store import Named
 from app.ledger.writer import Subject
 from app.ledger.writer.contract import Fact
 from app.policies import service as policies
 from app.positions.lifecycle import Lifecycle
 from app.positions.model import Held, Position, State, stamped
-from app.storage.database import Driver
+from app.storage.database import Driver, Named
 
 COLUMNS = (
     "institution_id",

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -45,6 +45,13 @@ CONNECTION_LOST = (
 
 # A connection of its own or one lent by a pool: they answer alike.
 Driver: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+
+
+class Named(Protocol):
+    """Columns by name: a row of asyncpg, or `_mapping` of one of SQLAlchemy's."""
+
+    def __getitem__(self, key: str, /) -> Any:
+        """The column's value."""
 
 
 class DatabaseRole(StrEnum):
@@ -205,7 +212,7 @@ async def _pool(url: str, size: int, settings: dict[str, str] | None = None) -> 
         url,
         min_size=1,
         max_size=size,
-        init=_exact_json,
+        init=exact_json,
         reset=_nothing_to_reset,
         timeout=CONNECT_TIMEOUT_SECONDS,
         command_timeout=60,
@@ -217,7 +224,8 @@ async def _nothing_to_reset(_connection: Driver) -> None:
     """Every setting was local to its transaction."""
 
 
-async def _exact_json(connection: Driver) -> None:
+async def exact_json(connection: Driver) -> None:
+    """Have JSON come as exact values (fractions as Decimal) and go as its canonical text."""
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=_dump, decoder=parse_json, format="text"
     )

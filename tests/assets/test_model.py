@@ -76,14 +76,18 @@ amounts = st.decimals("0.01", "1e15", places=2)
 
 @given(st.none() | amounts, st.none() | amounts, amounts)
 def test_amounts_are_allowed_exactly_between_the_bounds(least, most, amount):
-    config = {name: str(value) for name, value in (("minAmount", least), ("maxAmount", most)) if value is not None}
+    config = {
+        name: str(value) for name, value in (("minAmount", least), ("maxAmount", most)) if value is not None
+    }
     allowed = (least is None or amount >= least) and (most is None or amount <= most)
     assert (judged(template(**config), amount) == []) is allowed
 
 
 @given(st.integers(1, 36_500), st.timedeltas(timedelta(days=-10), timedelta(days=40_000)))
 def test_the_tenor_bounds_the_expiry(days, ahead):
-    assert (judged(template(maxTenorDays=days), expires_at=NOW + ahead) == []) is (ahead <= timedelta(days=days))
+    assert (judged(template(maxTenorDays=days), expires_at=NOW + ahead) == []) is (
+        ahead <= timedelta(days=days)
+    )
 
 
 def test_the_terms_are_what_the_config_says():

@@ -20,7 +20,14 @@ def nested(depth):
 
 @pytest.mark.parametrize(
     "value",
-    [{}, {"a": None}, nested(10), {"a": [1, [2, {"b": Decimal("0.10")}]]}, {"": "", "é": "漢"}, {"n": 10**59}],
+    [
+        {},
+        {"a": None},
+        nested(10),
+        {"a": [1, [2, {"b": Decimal("0.10")}]]},
+        {"": "", "é": "漢"},
+        {"n": 10**59},
+    ],
 )
 def test_an_object_within_the_limits_is_taken_as_it_came(value):
     assert check_object(value, "metadata") is value
@@ -53,14 +60,26 @@ def test_what_cannot_be_kept_is_refused_with_its_place(value, told):
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**59), 10**59) | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**59), 10**59)
+    | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
     | st.decimals(allow_nan=False, allow_infinity=False, places=5, min_value=-(10**20), max_value=10**20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=10), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=10), inner, max_size=4
+        )
+    ),
     max_leaves=15,
 )
 
 
-@given(st.dictionaries(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=10), json_values, max_size=4))
+@given(
+    st.dictionaries(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=10), json_values, max_size=4
+    )
+)
 def test_whatever_is_taken_can_be_spelled_and_read_back(value):
     try:
         taken = check_object(value, "metadata")

@@ -13,9 +13,11 @@ atoms = st.sampled_from(["a", "b", "-", "[ab]", "[^a]", r"\.", "[a-c]"])
 counts = st.sampled_from(["", "*", "+", "?", "{2}", "{1,3}", "{0,}"])
 pieces = st.recursive(
     st.builds(str.__add__, atoms, counts),
-    lambda inner: st.builds("({}){}".format, inner, counts)
-    | st.builds("(?:{}|{})".format, inner, inner)
-    | st.builds("{}{}".format, inner, inner),
+    lambda inner: (
+        st.builds("({}){}".format, inner, counts)
+        | st.builds("(?:{}|{})".format, inner, inner)
+        | st.builds("{}{}".format, inner, inner)
+    ),
     max_leaves=6,
 )
 
@@ -32,7 +34,9 @@ def test_plain_patterns_mean_what_they_mean_in_python(body, start, end, texts):
         assert matches(pattern, text) is (re.search(pattern, text) is not None)
 
 
-@pytest.mark.parametrize("pattern", [r"^(a+)+$", r"^(a|a)*$", r"^(.*a){12}$", r"(x+x+)+y", r"^(a?){30}a{30}$"])
+@pytest.mark.parametrize(
+    "pattern", [r"^(a+)+$", r"^(a|a)*$", r"^(.*a){12}$", r"(x+x+)+y", r"^(a?){30}a{30}$"]
+)
 def test_patterns_that_explode_elsewhere_are_answered_at_once(pattern):
     check_pattern(pattern)
     started = time.perf_counter()

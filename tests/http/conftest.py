@@ -299,6 +299,21 @@ def overrides() -> dict[str, Any]:
 
 
 @pytest.fixture
+async def inside(monkeypatch: pytest.MonkeyPatch, pace: Pace, overrides: dict[str, Any]) -> Site:
+    """The application without a port."""
+    ENDED.clear()
+    return make_site(monkeypatch, pace, **overrides)
+
+
+@pytest.fixture
+async def direct(inside: Site) -> AsyncIterator[httpx.AsyncClient]:
+    """Asks it in process; for answers that are whole when they come."""
+    transport = httpx.ASGITransport(inside.app, client=("127.0.0.1", 4711))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+@pytest.fixture
 async def site(monkeypatch: pytest.MonkeyPatch, pace: Pace, overrides: dict[str, Any]) -> AsyncIterator[Site]:
     """The application on a real port."""
     ENDED.clear()

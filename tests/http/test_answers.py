@@ -8,6 +8,13 @@ import pytest
 
 from .conftest import AUTH, AWAY, EVENTS, GRAPHQL, JSON, ROOT, TENANT, Site
 
+
+
+@pytest.fixture
+def http(direct: httpx.AsyncClient) -> httpx.AsyncClient:
+    return direct
+
+
 POST = {**AUTH, "Content-Type": JSON}
 
 
@@ -347,15 +354,15 @@ async def test_one_idempotency_key_serves_one_mutation(http: httpx.AsyncClient) 
 
 
 async def test_every_operation_has_a_context_of_its_own_closed_at_its_end(
-    http: httpx.AsyncClient, site: Site
+    http: httpx.AsyncClient, inside: Site
 ) -> None:
     seen = {(await ask(http, "query Q {asker{context operation}}")).json()["data"]["asker"]["operation"]}
     assert seen == {"query Q"}
     for query in ("{ping}", "{nothing}", "{", "{refused(kind: \"missing\")}"):
         await ask(http, query)
-    assert len(site.closed) == 5
-    assert len({id(context) for context in site.closed}) == 5
-    assert site.sample("escrowgrid_operations_open", transport="http") == 0
+    assert len(inside.closed) == 5
+    assert len({id(context) for context in inside.closed}) == 5
+    assert inside.sample("escrowgrid_operations_open", transport="http") == 0
 
 
 async def test_json_is_the_default_and_the_precise_type_is_preferred(http: httpx.AsyncClient) -> None:

@@ -8,8 +8,10 @@ import asyncpg
 import pytest
 
 from app.audit.service import Work
-from app.context import Services
+from app.context import Context, Request, Services
+from app.engine.masking import Schema
 from app.institutions import service
+from app.institutions.authenticator import Authenticator
 from app.institutions.model import Institution, KeyDraft, NewKey, Region
 from app.principal import Principal, Role, root
 
@@ -17,6 +19,7 @@ Working = Callable[..., Any]
 Opened = Callable[..., Awaitable[Institution]]
 Keyed = Callable[..., Awaitable[NewKey]]
 Counted = Callable[[str], Awaitable[int]]
+Ask = Callable[..., Awaitable[Any]]
 
 
 @pytest.fixture
@@ -26,7 +29,9 @@ def working(services: Services) -> Working:
     @asynccontextmanager
     async def begin(institution_id: str, actor: Principal | None = None) -> AsyncIterator[Work]:
         async with services.database.writing(institution_id) as connection:
-            yield Work(connection, actor or root(), "req_1", "192.0.2.1", "test", services.clock(), services.ids)
+            yield Work(
+                connection, actor or root(), "req_1", "192.0.2.1", "test", services.clock(), services.ids
+            )
 
     return begin
 
@@ -55,8 +60,33 @@ def keyed(working: Working) -> Keyed:
 
 
 @pytest.fixture
+def ask(services: Services, built_schema: Schema) -> Ask:
+    """Executes a document as a principal, with the secret of a key, or as nobody."""
+
+    async def execute(
+        document: str,
+        variables: dict[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        principal: Principal | None = None,
+    ) -> Any:
+        if key is not None:
+            authenticator = Authenticator(services.database, services.clock, None)
+            principal = await authenticator.authenticate(key)
+            await authenticator.close()
+        context = Context(services, principal, Request(services.ids.new("req"), "192.0.2.1"))
+        try:
+            return await built_schema.execute(document, variable_values=variables, context_value=context)
+        finally:
+            await context.close()
+
+    return execute
+
+
+@pytest.fixture
 def rows(database_url: str) -> Counted:
     """How many rows a query finds, seen by the superuser: no policy hides anything."""
+
     async def count(query: str) -> int:
         connection = await asyncpg.connect(database_url)
         try:

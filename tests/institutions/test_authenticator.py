@@ -124,7 +124,9 @@ async def test_a_revocation_is_seen_by_every_process_within_a_second(
         await process.close()
 
 
-async def test_a_key_expires_on_time_though_it_is_cached(services: Services, opened: Opened, keyed: Keyed) -> None:
+async def test_a_key_expires_on_time_though_it_is_cached(
+    services: Services, opened: Opened, keyed: Keyed
+) -> None:
     bank = await opened()
     expires_at = datetime.now(UTC) + timedelta(hours=1)
     made = await keyed(bank.id, expires_at=expires_at)
@@ -148,9 +150,7 @@ async def test_one_who_goes_away_does_not_take_the_answer_from_the_others(
     assert await second == made.key.principal
 
 
-async def test_the_cache_is_bounded(
-    authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_cache_is_bounded(authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CACHE_MAX", 10)
     secrets = ["eg_" + str(n).rjust(43, "0") for n in range(50)]
     await asyncio.gather(*(authenticator.authenticate(secret) for secret in secrets))
@@ -163,7 +163,10 @@ async def test_an_unreachable_database_is_told_and_not_remembered(
     bank = await opened()
     made = await keyed(bank.id)
     nowhere = Database(
-        Address.of("postgresql://nobody@127.0.0.1:1/none"), pool_size_max=2, pool_timeout=1, statement_timeout=1
+        Address.of("postgresql://nobody@127.0.0.1:1/none"),
+        pool_size_max=2,
+        pool_timeout=1,
+        statement_timeout=1,
     )
     authenticator = Authenticator(nowhere, system_clock, None)
     with pytest.raises(Unavailable):
@@ -180,11 +183,10 @@ async def test_the_last_use_is_noted_at_most_once_a_minute(
     bank, other = await opened(), await opened("Other")
     made = [await keyed(bank.id), await keyed(other.id)]
     unused = await keyed(bank.id)
-    start = now = datetime(2026, 3, 1, tzinfo=UTC)
+    start = datetime(2026, 3, 1, tzinfo=UTC)
     for moment in (start, start + timedelta(seconds=59), start + timedelta(seconds=60)):
-        now = moment
         # A new one each time: what is noted counts for all processes.
-        authenticator = Authenticator(services.database, lambda: now, None)
+        authenticator = Authenticator(services.database, lambda now=moment: now, None)
         for key in made * 3:
             assert await authenticator.authenticate(key.secret) is not None
         await authenticator.close()

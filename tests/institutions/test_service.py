@@ -25,7 +25,7 @@ async def test_an_institution_comes_with_its_chain_and_its_audit_row(
 ) -> None:
     made = await opened()
     assert await rows(f"institution_heads WHERE institution_id = '{made.id}' AND sequence = 0") == 1
-    assert await rows(f"institution_heads WHERE hash = decode(repeat('00', 32), 'hex')") == 1
+    assert await rows("institution_heads WHERE hash = decode(repeat('00', 32), 'hex')") == 1
     audited = f"audit_events WHERE action = 'INSTITUTION_CREATED' AND resource_id = '{made.id}'"
     assert await rows(f"{audited} AND institution_id = '{made.id}' AND outcome = 'SUCCESS'") == 1
     async with services.database.reading(made.id) as connection:
@@ -34,7 +34,9 @@ async def test_an_institution_comes_with_its_chain_and_its_audit_row(
     assert made.verticals == tuple(Vertical)
 
 
-async def test_a_refused_institution_leaves_nothing(services: Services, working: Working, rows: Counted) -> None:
+async def test_a_refused_institution_leaves_nothing(
+    services: Services, working: Working, rows: Counted
+) -> None:
     institution_id = services.ids.new("inst")
     with pytest.raises(Refusal):
         async with working(institution_id) as work:
@@ -46,19 +48,21 @@ async def test_the_audit_row_and_the_institution_stand_or_fall_together(
     services: Services, working: Working, rows: Counted
 ) -> None:
     institution_id = services.ids.new("inst")
-    with pytest.raises(RuntimeError):
+
+    async def broken_off() -> None:
         async with working(institution_id) as work:
             await service.create_institution(work, institution_id, name="Bank", regions=[Region.US])
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await broken_off()
     assert await rows("institutions") == await rows("institution_heads") == await rows("audit_events") == 0
 
 
 async def test_an_institution_is_only_made_within_its_own_scope(services: Services, working: Working) -> None:
     with pytest.raises(DBAPIError, match="row-level security"):
         async with working(services.ids.new("inst")) as work:
-            await service.create_institution(
-                work, services.ids.new("inst"), name="Bank", regions=[Region.US]
-            )
+            await service.create_institution(work, services.ids.new("inst"), name="Bank", regions=[Region.US])
 
 
 async def test_a_key_opens_its_institution_and_only_its_hash_is_kept(
@@ -157,7 +161,9 @@ async def test_services_filter_by_themselves_too(database: Database, opened: Ope
         assert (await service.page_keys(connection, bank.id, PageRequest(10))).rows == ()
         assert await service.count(connection, bank.id) == 1
         assert await service.count_keys(connection, bank.id) == 0
-        assert (await service.page_keys_each(connection, bank.id, [other.id], PageRequest(5)))[other.id].rows == ()
+        assert (await service.page_keys_each(connection, bank.id, [other.id], PageRequest(5)))[
+            other.id
+        ].rows == ()
         assert await service.count_keys_each(connection, bank.id, [other.id]) == {other.id: 0}
 
 

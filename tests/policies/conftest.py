@@ -19,7 +19,7 @@ class Office:
     """Makes institutions, works on them, and counts what is in the tables."""
 
     services: Services
-    url: str
+    owner: asyncpg.Connection
 
     @asynccontextmanager
     async def working(self, institution_id: str) -> AsyncIterator[Work]:
@@ -38,19 +38,15 @@ class Office:
 
     async def counts(self) -> dict[str, int]:
         """How many rows each table has, whoever may see them; of the audit only what was done."""
-        connection = await asyncpg.connect(self.url)
-        try:
-            return {
-                table: await connection.fetchval(f"SELECT count(*) FROM {table} {condition}")
-                for table, condition in (
-                    ("asset_templates", ""),
-                    ("assets", ""),
-                    ("policies", ""),
-                    ("audit_events", "WHERE outcome = 'SUCCESS'"),
-                )
-            }
-        finally:
-            await connection.close()
+        return {
+            table: await self.owner.fetchval(f"SELECT count(*) FROM {table} {condition}")
+            for table, condition in (
+                ("asset_templates", ""),
+                ("assets", ""),
+                ("policies", ""),
+                ("audit_events", "WHERE outcome = 'SUCCESS'"),
+            )
+        }
 
 
 def principal_of(institution: Institution, role: Role = Role.ADMIN) -> Principal:
@@ -58,8 +54,8 @@ def principal_of(institution: Institution, role: Role = Role.ADMIN) -> Principal
 
 
 @pytest.fixture
-def office(services: Services, database_url: str) -> Office:
-    return Office(services, database_url)
+def office(services: Services, owner: asyncpg.Connection) -> Office:
+    return Office(services, owner)
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ from typing import Any
 
 from app.errors import Problem
 from app.ledger.model import Actor, Draft, Event, Key, Personal
-from app.ledger.store import Named
-from app.storage.database import Driver
+from app.storage.database import Driver, Named
 
 # Something that is read under the locks and given to decisions, such as ("policy", institution, region).
 Fact = tuple[Hashable, ...]

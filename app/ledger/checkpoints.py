@@ -1,0 +1,217 @@
+"""Signed heads of the ledger: who holds one can tell later that what it covers was neither changed nor cut off."""
+
+import base64
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from app.kit.canonical import Json, canonical_json, micros
+from app.kit.clock import Clock
+from app.kit.merkle import CompactRange
+from app.ledger.followers import Follower
+from app.ledger.leases import Lease
+from app.ledger.model import Event
+from app.storage.database import Database, DatabaseRole, Driver, Named, take_role
+
+TAG = b"escrowgrid.checkpoint.1"
+EVERY_SECONDS = 60.0
+KEY_FILE = "checkpoint.key"
+SEED_BYTES = 32
+
+NEWEST = """
+SELECT log_id, size, root, frontier, signed_at, public_key, signature FROM checkpoints
+WHERE size <= $1 ORDER BY size DESC LIMIT 1
+"""
+ALL = "SELECT log_id, size, root, frontier, signed_at, public_key, signature FROM checkpoints ORDER BY size"
+INSERT = """
+INSERT INTO checkpoints (log_id, size, root, frontier, signed_at, public_key, signature)
+SELECT log_id, $1, $2, $3::bytea[], $4, $5, $6 FROM ledger_head ON CONFLICT DO NOTHING
+"""
+HASHES = """
+SELECT hash FROM ledger_events WHERE global_sequence > $1 AND global_sequence <= $2
+ORDER BY global_sequence LIMIT 10000
+"""
+HEAD = "SELECT log_id, global_sequence FROM ledger_head"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The root over the hashes of events 1..size, signed."""
+
+    log_id: str
+    size: int
+    root: bytes
+    signed_at: datetime
+    public_key: bytes
+    signature: bytes
+
+    def statement(self) -> bytes:
+        """The bytes that are signed."""
+        return statement(self.log_id, self.size, self.root, self.signed_at)
+
+    def is_signed_by(self, public_key: bytes) -> bool:
+        """Whether that key signed exactly this."""
+        try:
+            Ed25519PublicKey.from_public_bytes(public_key).verify(self.signature, self.statement())
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+    def to_json(self) -> str:
+        """One line, for keeping it somewhere else."""
+        return json.dumps(
+            {
+                "logId": self.log_id,
+                "size": self.size,
+                "root": self.root.hex(),
+                "signedAt": self.signed_at.isoformat(),
+                "publicKey": self.public_key.hex(),
+                "signature": base64.b64encode(self.signature).decode(),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, line: str) -> "Checkpoint":
+        """What `to_json` wrote; raises `ValueError` for anything else."""
+        try:
+            found = json.loads(line)
+            return cls(
+                log_id=str(found["logId"]),
+                size=int(found["size"]),
+                root=bytes.fromhex(found["root"]),
+                signed_at=datetime.fromisoformat(found["signedAt"]),
+                public_key=bytes.fromhex(found["publicKey"]),
+                signature=base64.b64decode(found["signature"], validate=True),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not a checkpoint: {error}") from None
+
+
+def statement(log_id: str, size: int, root: bytes, signed_at: datetime) -> bytes:
+    """The bytes that a checkpoint signs: tag ‖ RFC 8785 text of its fields."""
+    fields: dict[str, Json] = {
+        "logId": log_id,
+        "root": root.hex(),
+        "signedAt": micros(signed_at),
+        "size": size,
+    }
+    return TAG + canonical_json(fields).encode()
+
+
+class Signer:
+    """The ledger's Ed25519 key; its repr shows the public half alone."""
+
+    def __init__(self, seed: bytes) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self.public_key = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+    def __repr__(self) -> str:
+        return f"Signer({self.public_key.hex()})"
+
+    def sign(self, content: bytes) -> bytes:
+        """An Ed25519 signature (64 bytes)."""
+        return self._key.sign(content)
+
+
+def signer_from(hex_seed: str | None, folder: Path) -> Signer:
+    """The signer of the settings, else of the key file of `folder`, made (0600) on first use."""
+    if hex_seed is not None:
+        return Signer(bytes.fromhex(hex_seed))
+    file = folder / KEY_FILE
+    if not file.exists():
+        folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+        try:
+            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+                stream.write(os.urandom(SEED_BYTES).hex() + "\n")
+        except FileExistsError:
+            pass  # another process made it just now
+    return Signer(bytes.fromhex(file.read_text().strip()))
+
+
+class Checkpointer(Follower):
+    """Signs the head every minute and whenever it stops; a follower, so that one process of all does it."""
+
+    name = "checkpoints"
+
+    def __init__(
+        self, database: Database, signer: Signer, clock: Clock, every_seconds: float = EVERY_SECONDS
+    ) -> None:
+        self._database = database
+        self._signer = signer
+        self._clock = clock
+        self._every = every_seconds
+        self._range: CompactRange | None = None
+        self._signed_size = 0
+        self._signed_at: datetime | None = None
+
+    async def follow(self, events: Sequence[Event], lease: Lease) -> None:
+        """Take in the hashes; sign when the last signature is old enough."""
+        tree = await self._tree(events[0].global_sequence - 1)
+        fresh = [event for event in events if event.global_sequence > tree.size]
+        tree.extend(event.hash for event in fresh)
+        await self.idle(lease)
+
+    async def idle(self, lease: Lease) -> None:
+        """Sign what has come since, when the last signature is old enough."""
+        due = self._signed_at is None or (self._clock() - self._signed_at).total_seconds() >= self._every
+        if due and self._range is not None and self._range.size > self._signed_size:
+            await self.sign()
+
+    async def stop(self) -> None:
+        """Sign the very end, so that a stopped server's ledger is covered whole."""
+        head = await self._database.pool(DatabaseRole.FEED).fetchrow(HEAD)
+        assert head is not None, "a ledger has a head"
+        await self._tree(head["global_sequence"])
+        await self.sign()
+
+    async def sign(self) -> None:
+        """Sign the tree as it is, if it grew."""
+        if self._range is None or self._range.size == self._signed_size:
+            return
+        tree, now = self._range, self._clock()
+        async with self._database.pool(DatabaseRole.WRITER).acquire() as driver, driver.transaction():
+            await take_role(driver, DatabaseRole.WRITER, ())
+            log_id = (await driver.fetchrow(HEAD))["log_id"]  # type: ignore[index]
+            signature = self._signer.sign(statement(log_id, tree.size, tree.root(), now))
+            public_key = self._signer.public_key
+            await driver.execute(
+                INSERT, tree.size, tree.root(), list(tree.frontier), now, public_key, signature
+            )
+        self._signed_size, self._signed_at = tree.size, now
+
+    async def _tree(self, size: int) -> CompactRange:
+        """The tree over at least the first `size` events, from the newest checkpoint on."""
+        pool = self._database.pool(DatabaseRole.FEED)
+        if self._range is None:
+            row = await pool.fetchrow(NEWEST, size)
+            self._range = CompactRange(row["size"], row["frontier"]) if row else CompactRange()
+            self._signed_size = self._range.size
+        while self._range.size < size:
+            rows = await pool.fetch(HASHES, self._range.size, size)
+            assert rows, "a ledger has no gaps"
+            self._range.extend(row["hash"] for row in rows)
+        return self._range
+
+
+async def read_all(driver: Driver) -> list[Checkpoint]:
+    """Every checkpoint, by size, as the feed role."""
+    return [checkpoint_of(row) for row in await driver.fetch(ALL)]
+
+
+def checkpoint_of(row: Named) -> Checkpoint:
+    """The checkpoint a row spells."""
+    return Checkpoint(
+        log_id=row["log_id"],
+        size=row["size"],
+        root=row["root"],
+        signed_at=row["signed_at"],
+        public_key=row["public_key"],
+        signature=row["signature"],
+    )

@@ -1,0 +1,226 @@
+"""Durable followers: a name and a cursor, at least once, acknowledged by position, one leader at a time."""
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+from app.ledger import leases
+from app.ledger.leases import Lease
+from app.ledger.model import Event
+from app.ledger.store import SELECT_EVENTS, event_of
+from app.ledger.tail import Tail
+from app.principal import ALL_INSTITUTIONS
+from app.settings import Settings
+from app.storage.database import CONNECTION_LOST, Database, DatabaseRole, Driver, take_role
+
+log = logging.getLogger("escrowgrid.followers")
+
+ATTEMPTS_MAX = 5
+PAUSE_SECONDS = 0.2
+PAUSE_SECONDS_MAX = 30.0
+REASON_LENGTH_MAX = 1_000
+
+REGISTER = """
+INSERT INTO followers (name, cursor, token, updated_at)
+SELECT $1, CASE WHEN $2 THEN global_sequence ELSE 0 END, 0, clock_timestamp() FROM ledger_head
+ON CONFLICT (name) DO NOTHING
+"""
+STATE = "SELECT cursor, paused FROM followers WHERE name = $1"
+# Only the newest leader's acknowledgement counts, and a cursor never goes back by one.
+ACK = """
+UPDATE followers SET cursor = $2, token = $3, failure = $4, updated_at = clock_timestamp()
+WHERE name = $1 AND token <= $3 AND cursor <= $2
+"""
+FAILED = "UPDATE followers SET failure = $2, updated_at = clock_timestamp() WHERE name = $1 AND token <= $3"
+PARK = """
+INSERT INTO parked_events (follower, global_sequence, reason, attempts, parked_at)
+VALUES ($1, $2, $3, $4, clock_timestamp())
+ON CONFLICT (follower, global_sequence) DO UPDATE
+SET reason = excluded.reason, attempts = parked_events.attempts + excluded.attempts, retry = false
+"""
+RETRIED = f"""
+{SELECT_EVENTS} WHERE global_sequence IN (SELECT global_sequence FROM parked_events WHERE follower = $1 AND retry)
+ORDER BY global_sequence LIMIT 100
+"""
+SETTLED = "DELETE FROM parked_events WHERE follower = $1 AND global_sequence = $2"
+
+
+class Poison(Exception):
+    """An event that this follower will never be able to take: park it and go on."""
+
+
+class LeadLost(Exception):
+    """Another process leads now, or an operator moved the cursor: what this one acknowledges does not count."""
+
+
+class Follower(ABC):
+    """What a slice brings: a name, and what to do with the next events. Doing it twice must do no harm."""
+
+    name: str
+    # Whether a new follower starts at the end of the ledger rather than its beginning.
+    from_end: bool = False
+
+    @abstractmethod
+    async def follow(self, events: Sequence[Event], lease: Lease) -> None:
+        """Take these events, in order. What it raises is tried again; `Poison` or too many tries park an event."""
+
+    async def idle(self, lease: Lease) -> None:
+        """Called when there is nothing new, at least at every tick."""
+
+    async def stop(self) -> None:
+        """Called by the leader when its process stops."""
+
+
+class Runner:
+    """Leads one follower while this process holds its lease."""
+
+    def __init__(
+        self, database: Database, tail: Tail, settings: Settings, follower: Follower, holder: str
+    ) -> None:
+        self._database = database
+        self._tail = tail
+        self._settings = settings
+        self._follower = follower
+        self._holder = holder
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Register on first use, then begin to try for the lease."""
+        await self._write(
+            lambda driver: driver.execute(REGISTER, self._follower.name, self._follower.from_end)
+        )
+        self._task = asyncio.create_task(self._work(), name=f"follower-{self._follower.name}")
+
+    async def close(self) -> None:
+        """Stop, and let another process lead at once."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        with suppress(*CONNECTION_LOST):
+            if await self._lead() is not None:
+                await self._follower.stop()
+            await leases.give_up(self._database, self._lease_name, self._holder)
+
+    @property
+    def _lease_name(self) -> str:
+        return f"follower:{self._follower.name}"
+
+    async def _work(self) -> None:
+        pause = PAUSE_SECONDS
+        while True:
+            try:
+                lease = await self._lead()
+                if lease is not None:
+                    await self._follow(lease)
+                pause = PAUSE_SECONDS
+                await asyncio.sleep(self._settings.tick_seconds)
+            except CONNECTION_LOST as error:
+                log.warning("follower %s lost its connection: %s", self._follower.name, type(error).__name__)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, PAUSE_SECONDS_MAX)
+            except LeadLost as error:
+                log.warning("follower %s: %s", self._follower.name, error)
+            except Exception as error:
+                log.exception("follower %s failed; it tries again", self._follower.name)
+                with suppress(*CONNECTION_LOST):
+                    await self._note_failure(error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, PAUSE_SECONDS_MAX)
+
+    async def _lead(self) -> Lease | None:
+        return await leases.take(self._database, self._lease_name, self._holder, self._settings.lease_seconds)
+
+    async def _follow(self, lease: Lease) -> None:
+        """Follow until the lease is lost or somebody pauses it; the lease is renewed with every page."""
+        position, paused = await self._state()
+        while not paused:
+            events = await self._tail.page(ALL_INSTITUTIONS, position)
+            if events:
+                position = await self._take(events, lease)
+            else:
+                await self._follower.idle(lease)
+                await self._tail.wait(
+                    ALL_INSTITUTIONS, position, idle_seconds=self._settings.lease_seconds / 3
+                )
+            if await self._lead() != lease:
+                raise LeadLost("another process leads now")
+            await self._retry_parked(lease)
+            position, paused = await self._state()
+
+    async def _take(self, events: Sequence[Event], lease: Lease) -> int:
+        """The whole page at once; when that fails, one by one, so that only what is poisonous is parked."""
+        try:
+            await self._follower.follow(events, lease)
+        except (*CONNECTION_LOST, LeadLost):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it raises is an event's fault until shown otherwise
+            if len(events) > 1:
+                log.warning("follower %s takes events singly: %s", self._follower.name, error)
+            for event in events:
+                await self._take_one(event, lease)
+        await self._ack(events[-1].global_sequence, lease)
+        return events[-1].global_sequence
+
+    async def _take_one(self, event: Event, lease: Lease) -> None:
+        pause = PAUSE_SECONDS
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            try:
+                await self._follower.follow([event], lease)
+            except (*CONNECTION_LOST, LeadLost):
+                raise
+            except Exception as error:  # noqa: BLE001 - as above
+                if isinstance(error, Poison) or attempt == ATTEMPTS_MAX:
+                    await self._park(event, error, attempt)
+                    return
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, PAUSE_SECONDS_MAX)
+            else:
+                await self._ack(event.global_sequence, lease)
+                return
+
+    async def _retry_parked(self, lease: Lease) -> None:
+        """Another try for what an operator unparked."""
+        for row in await self._database.pool(DatabaseRole.FEED).fetch(RETRIED, self._follower.name):
+            event = event_of(row)
+            try:
+                await self._follower.follow([event], lease)
+            except (*CONNECTION_LOST, LeadLost):
+                raise
+            except Exception as error:  # noqa: BLE001 - as above
+                await self._park(event, error, 1)
+            else:
+                name, number = self._follower.name, event.global_sequence
+                await self._settle(name, number)
+
+    async def _settle(self, name: str, number: int) -> None:
+        await self._write(lambda driver: driver.execute(SETTLED, name, number))
+
+    async def _state(self) -> tuple[int, bool]:
+        row = await self._database.pool(DatabaseRole.FEED).fetchrow(STATE, self._follower.name)
+        assert row is not None, "a follower is registered when it starts"
+        return row["cursor"], row["paused"]
+
+    async def _ack(self, position: int, lease: Lease) -> None:
+        await self._write(
+            lambda driver: driver.execute(ACK, self._follower.name, position, lease.token, None)
+        )
+
+    async def _park(self, event: Event, error: Exception, attempts: int) -> None:
+        reason = f"{type(error).__name__}: {error}"[:REASON_LENGTH_MAX]
+        log.error("follower %s parks event %d: %s", self._follower.name, event.global_sequence, reason)
+        await self._write(
+            lambda driver: driver.execute(PARK, self._follower.name, event.global_sequence, reason, attempts)
+        )
+
+    async def _note_failure(self, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"[:REASON_LENGTH_MAX]
+        await self._write(lambda driver: driver.execute(FAILED, self._follower.name, reason, 2**62))
+
+    async def _write(self, work: Callable[[Driver], Awaitable[str]]) -> str:
+        async with self._database.pool(DatabaseRole.WRITER).acquire() as driver, driver.transaction():
+            await take_role(driver, DatabaseRole.WRITER, ())
+            return await work(driver)

@@ -1,0 +1,96 @@
+"""What an operator does with followers: see where they stand, move their cursor, pause, try parked events again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.errors import Invalid, NotFound
+from app.storage.database import Driver
+
+STANDINGS = """
+SELECT f.name, f.cursor, h.global_sequence AS head, f.paused, f.failure, f.updated_at,
+       (SELECT count(*) FROM parked_events p WHERE p.follower = f.name) AS parked,
+       (SELECT l.holder FROM leases l WHERE l.name = 'follower:' || f.name AND l.expires_at > clock_timestamp())
+         AS leader
+FROM followers f CROSS JOIN ledger_head h ORDER BY f.name
+"""
+PARKED = """
+SELECT follower, global_sequence, reason, attempts, parked_at FROM parked_events
+WHERE follower = $1 ORDER BY global_sequence LIMIT 1000
+"""
+# Whoever leads now loses the lead, so that what it acknowledges meanwhile does not undo the reset.
+DETHRONE = """
+UPDATE leases SET token = token + 1, expires_at = clock_timestamp() WHERE name = 'follower:' || $1 RETURNING token
+"""
+RESET = """
+UPDATE followers SET cursor = $2, token = coalesce($3, token), failure = NULL, updated_at = clock_timestamp()
+WHERE name = $1
+"""
+PAUSE = "UPDATE followers SET paused = $2, updated_at = clock_timestamp() WHERE name = $1"
+UNPARK = "UPDATE parked_events SET retry = true WHERE follower = $1 AND ($2::bigint IS NULL OR global_sequence = $2)"
+HEAD = "SELECT global_sequence FROM ledger_head"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a follower stands; `leader` is the process that leads it, None when nobody does."""
+
+    name: str
+    cursor: int
+    head: int
+    paused: bool
+    parked: int
+    failure: str | None
+    leader: str | None
+    updated_at: datetime
+
+    @property
+    def lag(self) -> int:
+        """How many events it is behind."""
+        return self.head - self.cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """An event that was set aside."""
+
+    follower: str
+    global_sequence: int
+    reason: str
+    attempts: int
+    parked_at: datetime
+
+
+async def standings(driver: Driver) -> Sequence[Standing]:
+    """Every follower, as the feed role."""
+    return [Standing(**dict(row)) for row in await driver.fetch(STANDINGS)]
+
+
+async def parked(driver: Driver, name: str) -> Sequence[Parked]:
+    """What a follower set aside, as the feed role; the first thousand."""
+    return [Parked(**dict(row)) for row in await driver.fetch(PARKED, name)]
+
+
+async def reset(driver: Driver, name: str, cursor: int) -> None:
+    """Have a follower go on after `cursor`, within the caller's transaction as the writer role."""
+    head = await driver.fetchval(HEAD)
+    if not 0 <= cursor <= head:
+        raise Invalid(f"the cursor is between 0 and the head, {head}", "cursor")
+    token = await driver.fetchval(DETHRONE, name)
+    _require(await driver.execute(RESET, name, cursor, token), name)
+
+
+async def pause(driver: Driver, name: str, *, paused: bool) -> None:
+    """Stop a follower at its next page, or let it go on."""
+    _require(await driver.execute(PAUSE, name, paused), name)
+
+
+async def unpark(driver: Driver, name: str, global_sequence: int | None) -> int:
+    """Ask for another try of one parked event, or of all; returns how many."""
+    status = await driver.execute(UNPARK, name, global_sequence)
+    return int(status.rpartition(" ")[2])
+
+
+def _require(status: str, name: str) -> None:
+    if status == "UPDATE 0":
+        raise NotFound(f"follower: {name}")

@@ -1,0 +1,177 @@
+"""What an operator does beside a server: verify, steer followers, export checkpoints, maintain, finish a restore."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import asyncpg
+import click
+
+from app.audit import service as audit
+from app.ledger import checkpoints, epochs, steering
+from app.ledger.checkpoints import Checkpoint, signer_from
+from app.positions.escrow import BUILT_IN
+from app.settings import Settings
+from app.storage.database import Address, DatabaseRole, Driver, take_role
+from app.storage.provide import provide
+from app.verify.findings import Report
+from app.verify.walk import verify as walk
+
+T = TypeVar("T")
+Work = Callable[[Driver], Awaitable[T]]
+
+
+def verify(settings: Settings, *, as_json: bool, checkpoint_file: Path | None) -> bool:
+    """Prove the ledger; prints what was found and returns whether nothing was."""
+    kept = read_checkpoints(checkpoint_file) if checkpoint_file else ()
+    with provide(settings, attach=True) as address:
+        report = asyncio.run(_verified(address, settings, kept, quiet=as_json))
+    if as_json:
+        findings = [{"table": f.table, "row": f.row, "message": f.message} for f in report.findings]
+        told = {
+            "clean": report.is_clean,
+            "total": report.total,
+            "lookedAt": report.looked_at,
+            "findings": findings,
+        }
+        click.echo(json.dumps(told, indent=2))
+    else:
+        _print(report)
+    return report.is_clean
+
+
+def read_checkpoints(file: Path) -> Sequence[Checkpoint]:
+    """Checkpoints kept in a file, one a line."""
+    try:
+        return [Checkpoint.from_json(line) for line in file.read_text().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"{file}: {error}") from None
+
+
+def export_checkpoints(settings: Settings, file: Path | None) -> None:
+    """Write every checkpoint, one a line, for keeping where the database's administrator cannot reach it."""
+
+    async def work(driver: Driver) -> list[Checkpoint]:
+        return await checkpoints.read_all(driver)
+
+    lines = "".join(checkpoint.to_json() + "\n" for checkpoint in _as_feed(settings, work))
+    if file is None:
+        click.echo(lines, nl=False)
+    else:
+        file.write_text(lines)
+        click.echo(f"Wrote {lines.count(chr(10))} checkpoints to {file}.")
+
+
+def list_followers(settings: Settings) -> None:
+    """Print where every follower stands, and what it set aside."""
+
+    async def work(driver: Driver) -> list[tuple[steering.Standing, Sequence[steering.Parked]]]:
+        return [(one, await steering.parked(driver, one.name)) for one in await steering.standings(driver)]
+
+    for one, parked in _as_feed(settings, work):
+        state = "paused" if one.paused else f"led by {one.leader}" if one.leader else "nobody leads it"
+        click.echo(
+            f"{one.name}: at {one.cursor} of {one.head}, {one.lag} behind, {one.parked} parked, {state}"
+        )
+        if one.failure:
+            click.echo(f"  failing: {one.failure}")
+        for event in parked:
+            click.echo(f"  parked {event.global_sequence} after {event.attempts} tries: {event.reason}")
+
+
+def reset_follower(settings: Settings, name: str, cursor: int) -> None:
+    """Have a follower go on after `cursor`."""
+    _as_writer(settings, lambda driver: steering.reset(driver, name, cursor))
+    click.echo(f"{name} goes on after event {cursor}.")
+
+
+def pause_follower(settings: Settings, name: str, *, paused: bool) -> None:
+    """Stop a follower, or let it go on."""
+    _as_writer(settings, lambda driver: steering.pause(driver, name, paused=paused))
+    click.echo(f"{name} {'is paused' if paused else 'goes on'}.")
+
+
+def unpark(settings: Settings, name: str, global_sequence: int | None) -> None:
+    """Ask for another try of parked events."""
+    count = _as_writer(settings, lambda driver: steering.unpark(driver, name, global_sequence))
+    click.echo(f"{count} parked events of {name} are tried again.")
+
+
+def maintain(settings: Settings, months: int) -> None:
+    """Make the audit's partitions ahead."""
+    made = _as_writer(settings, lambda driver: audit.make_partitions(driver, months))
+    click.echo(f"{made} partitions made; the audit is ready for {months} months ahead.")
+
+
+def restore_finished(settings: Settings, reason: str) -> None:
+    """Begin a new epoch after a restore, so that cursors beyond it are refused."""
+
+    async def work(address: Address) -> int:
+        connection = await asyncpg.connect(address.direct_url)
+        try:
+            return await epochs.begin(connection, reason)
+        finally:
+            await connection.close()
+
+    with provide(settings, attach=True) as address:
+        epoch = asyncio.run(work(address))
+    click.echo(f"Epoch {epoch} begins at the restored heads. Run `escrowgrid verify` before serving.")
+
+
+async def _verified(
+    address: Address, settings: Settings, kept: Sequence[Checkpoint], *, quiet: bool
+) -> Report:
+    public_key = _public_key(settings)
+    if quiet or not sys.stderr.isatty():
+        return await walk(address.direct_url, BUILT_IN, public_key=public_key, kept=kept)
+    with click.progressbar(length=1, label="Events", file=sys.stderr) as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.length = max(total, 1)
+            if done % 500 == 0 or done == total:
+                bar.update(done - bar.pos)
+
+        return await walk(address.direct_url, BUILT_IN, progress=tell, public_key=public_key, kept=kept)
+
+
+def _public_key(settings: Settings) -> bytes | None:
+    """The ledger's own key where this machine has it; a key is never made for verifying."""
+    key = settings.checkpoint_key
+    if key is None and not (settings.data_dir / checkpoints.KEY_FILE).exists():
+        return None
+    return signer_from(None if key is None else key.get_secret_value(), settings.data_dir).public_key
+
+
+def _print(report: Report) -> None:
+    looked = ", ".join(f"{count} {table}" for table, count in sorted(report.looked_at.items()))
+    click.echo(f"Looked at {looked or 'an empty ledger'}.")
+    for finding in report.findings:
+        click.echo(f"  {finding}")
+    if report.total > len(report.findings):
+        click.echo(f"  … and {report.total - len(report.findings)} more")
+    click.echo("The ledger is whole." if report.is_clean else f"{report.total} things do not hold.")
+
+
+def _as_feed(settings: Settings, work: Work[T]) -> T:
+    return _connected(settings, DatabaseRole.FEED, work)
+
+
+def _as_writer(settings: Settings, work: Work[T]) -> T:
+    return _connected(settings, DatabaseRole.WRITER, work)
+
+
+def _connected(settings: Settings, role: DatabaseRole, work: Work[T]) -> T:
+    async def run(url: str) -> T:
+        connection = await asyncpg.connect(url)
+        try:
+            async with connection.transaction():
+                await take_role(connection, role, ())
+                return await work(connection)
+        finally:
+            await connection.close()
+
+    with provide(settings, attach=True) as address:
+        return asyncio.run(run(address.direct_url))

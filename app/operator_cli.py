@@ -1,0 +1,109 @@
+"""The operator's half of the command line."""
+
+from pathlib import Path
+
+import click
+
+from app.faults import guarded, settings_of
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option(
+    "--checkpoints",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="Also judge by checkpoints kept in this file (see `escrowgrid checkpoints export`).",
+)
+def verify(*, as_json: bool, checkpoints: Path | None) -> None:
+    """Prove the ledger: every sequence, hash, balance, position and checkpoint. Exits with 1 when something is wrong."""
+    from app import operate
+
+    clean = guarded(lambda: operate.verify(settings_of(), as_json=as_json, checkpoint_file=checkpoints))
+    raise SystemExit(0 if clean else 1)
+
+
+@click.group()
+def followers() -> None:
+    """Durable consumers of the ledger."""
+
+
+@followers.command("list")
+def list_followers() -> None:
+    """Where each stands, who leads it, what it parked."""
+    from app import operate
+
+    guarded(lambda: operate.list_followers(settings_of()))
+
+
+@followers.command("reset")
+@click.argument("name")
+@click.argument("cursor", type=click.IntRange(min=0))
+def reset(*, name: str, cursor: int) -> None:
+    """Have NAME go on after the global sequence CURSOR."""
+    from app import operate
+
+    guarded(lambda: operate.reset_follower(settings_of(), name, cursor))
+
+
+@followers.command("pause")
+@click.argument("name")
+def pause(*, name: str) -> None:
+    """Stop NAME at its next page."""
+    from app import operate
+
+    guarded(lambda: operate.pause_follower(settings_of(), name, paused=True))
+
+
+@followers.command("resume")
+@click.argument("name")
+def resume(*, name: str) -> None:
+    """Let NAME go on."""
+    from app import operate
+
+    guarded(lambda: operate.pause_follower(settings_of(), name, paused=False))
+
+
+@followers.command("unpark")
+@click.argument("name")
+@click.argument("global_sequence", type=click.IntRange(min=1), required=False)
+def unpark(*, name: str, global_sequence: int | None) -> None:
+    """Try parked events of NAME again: one, or all."""
+    from app import operate
+
+    guarded(lambda: operate.unpark(settings_of(), name, global_sequence))
+
+
+@click.group()
+def checkpoints() -> None:
+    """Signed heads of the ledger."""
+
+
+@checkpoints.command("export")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
+def export(*, file: Path | None) -> None:
+    """Write every checkpoint to FILE (or the terminal), one a line."""
+    from app import operate
+
+    guarded(lambda: operate.export_checkpoints(settings_of(), file))
+
+
+@click.command()
+@click.option("--months", type=click.IntRange(1, 120), default=3, help="How many months ahead.")
+def maintain(*, months: int) -> None:
+    """Make the audit's monthly partitions ahead; servers do this too, once a day."""
+    from app import operate
+
+    guarded(lambda: operate.maintain(settings_of(), months))
+
+
+@click.command("restore-finished")
+@click.option("--reason", default="restored from a backup", help="Kept with the new epoch.")
+def restore_finished(*, reason: str) -> None:
+    """After a restore: begin a new epoch, so that cursors beyond the restored point are refused."""
+    from app import operate
+
+    guarded(lambda: operate.restore_finished(settings_of(), reason))
+
+
+COMMANDS = (verify, followers, checkpoints, maintain, restore_finished)

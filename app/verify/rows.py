@@ -1,0 +1,76 @@
+"""Rows beside the ledger that must follow from it: positions, personal values, heads, versions named."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from app.ledger import spelling
+from app.ledger.model import Commitments, Event, Personal, Salts
+from app.positions.model import Position
+from app.storage.database import Named
+from app.verify.findings import Report
+from app.verify.fold import Folded
+
+COMPARED = tuple(
+    field.name for field in fields(Position) if field.name not in ("balances", "holder_reference")
+)
+BALANCES = ("funded", "released", "refunded", "held")
+PERSONAL = ("holder", "reason", "metadata")
+
+
+def check_position(row: Position, folded: Folded | None, holder: str | None, report: Report) -> None:
+    """Every column of a position, against what its events make of it; the holder against the side table."""
+    if folded is None:
+        report.add("positions", row.id, "no event of the ledger made it")
+        return
+    derived = folded.position
+    wrong = [name for name in COMPARED if getattr(row, name) != getattr(derived, name)]
+    wrong += [name for name in BALANCES if getattr(row.balances, name) != getattr(derived.balances, name)]
+    if row.holder_reference != holder:
+        wrong.append("holder_reference")
+    if wrong:
+        report.add("positions", row.id, f"does not follow from its events: {', '.join(wrong)}")
+
+
+def check_missing(folded: Iterable[str], rows: Iterable[str], report: Report) -> None:
+    """Positions that the ledger knows and the table does not."""
+    for position_id in sorted(set(folded) - set(rows)):
+        report.add("positions", position_id, "is missing, though the ledger has its events")
+
+
+def check_personal(row: Named, event: Event | None, report: Report) -> None:
+    """The kept values, against the commitments of their event."""
+    if event is None:
+        report.add("personal_data", row["event_id"], "belongs to no event")
+        return
+    if row["position_id"] != event.position_id:
+        report.add("personal_data", event.id, "names another position than its event")
+    values = Personal(row["holder_reference"], row["reason"], row["metadata"])
+    salts = Salts(row["holder_salt"], row["reason_salt"], row["metadata_salt"])
+    kept = _by_name(spelling.commitments(values, salts))
+    given = {"holder": values.holder_reference, "reason": values.reason, "metadata": values.metadata}
+    salted = {"holder": salts.holder, "reason": salts.reason, "metadata": salts.metadata}
+    for name, commitment in _by_name(event.commitments).items():
+        erased = given[name] is None and salted[name] is None
+        if not erased and kept[name] != commitment:
+            report.add("personal_data", event.id, f"its {name} is not the one that the ledger committed to")
+
+
+def check_versions(
+    event: Event, templates: Mapping[str, Any], policies: Mapping[str, Any], report: Report
+) -> None:
+    """The template and policy versions an event names are there."""
+    if event.template_id not in templates:
+        report.add("ledger_events", event.id, f"the template version {event.template_id} is not there")
+    if event.policy_id is not None and event.policy_id not in policies:
+        report.add("ledger_events", event.id, f"the policy version {event.policy_id} is not there")
+
+
+def committed(event: Event) -> tuple[bytes, ...]:
+    """The commitments an event has."""
+    kept = event.commitments
+    return tuple(one for one in (kept.holder, kept.reason, kept.metadata) if one is not None)
+
+
+def _by_name(commitments: Commitments) -> dict[str, bytes | None]:
+    return dict(zip(PERSONAL, (commitments.holder, commitments.reason, commitments.metadata), strict=True))

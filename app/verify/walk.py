@@ -1,0 +1,200 @@
+"""Walks a ledger in one snapshot of the database and reports what does not hold."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import asyncpg
+
+from app.kit.chain import GENESIS
+from app.kit.merkle import CompactRange
+from app.ledger.checkpoints import Checkpoint, checkpoint_of
+from app.ledger.model import Event
+from app.ledger.store import SELECT_EVENTS, event_of
+from app.positions.rows import COLUMNS, position_of
+from app.storage.database import Driver, exact_json
+from app.verify import rows
+from app.verify.chain import Chain
+from app.verify.findings import Report
+from app.verify.fold import Fold, Lifecycles
+
+PREFETCH = 1_000
+HEAD = """
+SELECT log_id, global_sequence, recorded_at, system_identifier,
+       (SELECT system_identifier FROM pg_control_system()) AS here FROM ledger_head
+"""
+COUNTS = """
+SELECT count(*) AS events, coalesce(min(global_sequence), 1) AS first, coalesce(max(global_sequence), 0) AS last,
+       max(recorded_at) AS recorded_at
+FROM ledger_events
+"""
+INSTITUTIONS = """
+SELECT id FROM institutions UNION SELECT institution_id FROM institution_heads
+UNION SELECT institution_id FROM positions UNION SELECT institution_id FROM personal_data
+UNION SELECT DISTINCT institution_id FROM ledger_events ORDER BY 1
+"""
+EVENTS = f"{SELECT_EVENTS} WHERE institution_id = $1 ORDER BY sequence"
+CHAIN_HEAD = "SELECT sequence, hash FROM institution_heads WHERE institution_id = $1"
+POSITIONS = f"SELECT {', '.join(COLUMNS)} FROM positions WHERE institution_id = $1 ORDER BY id"
+PERSONAL = "SELECT * FROM personal_data WHERE institution_id = $1 ORDER BY event_id"
+TEMPLATES = "SELECT id FROM asset_templates WHERE institution_id = $1"
+POLICIES = "SELECT id FROM policies WHERE institution_id = $1"
+LEAVES = "SELECT global_sequence, hash FROM ledger_events ORDER BY global_sequence"
+CHECKPOINTS = """
+SELECT log_id, size, root, frontier, signed_at, public_key, signature FROM checkpoints ORDER BY size
+"""
+
+Progress = Callable[[int, int], None]
+
+
+async def verify(
+    url: str,
+    lifecycles: Lifecycles,
+    *,
+    progress: Progress = lambda _done, _all: None,
+    public_key: bytes | None = None,
+    kept: Sequence[Checkpoint] = (),
+) -> Report:
+    """Everything that can be proved from the database, and from checkpoints kept elsewhere.
+
+    `public_key` is the key that must have signed the checkpoints; without it each is judged by the key it names.
+    `progress` is told how many of how many events have been walked.
+    """
+    connection = await asyncpg.connect(url)
+    try:
+        await exact_json(connection)
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            await connection.execute("SET LOCAL ROLE escrowgrid_feed")
+            return await _Walk(connection, lifecycles, progress).run(public_key, kept)
+    finally:
+        await connection.close()
+
+
+class _Walk:
+    def __init__(self, connection: Driver, lifecycles: Lifecycles, progress: Progress) -> None:
+        self._connection = connection
+        self._lifecycles = lifecycles
+        self._progress = progress
+        self._report = Report()
+        self._all = 0
+
+    async def run(self, public_key: bytes | None, kept: Sequence[Checkpoint]) -> Report:
+        await self._check_head()
+        for record in await self._connection.fetch(INSTITUTIONS):
+            await self._walk_institution(record["id"])
+        await self._check_checkpoints(public_key, kept)
+        return self._report
+
+    async def _check_head(self) -> None:
+        head, counts = await self._one(HEAD), await self._one(COUNTS)
+        report, self._all = self._report, counts["events"]
+        if counts["first"] != 1 or counts["events"] != counts["last"]:
+            report.add("ledger_events", counts["last"], "the global sequence has a gap")
+        if head["global_sequence"] != counts["last"]:
+            report.add(
+                "ledger_head", head["global_sequence"], f"the last event has the number {counts['last']}"
+            )
+        if counts["recorded_at"] is not None and head["recorded_at"] != counts["recorded_at"]:
+            report.add("ledger_head", head["global_sequence"], "its time is not that of the last event")
+        if head["system_identifier"] != head["here"]:
+            report.add(
+                "ledger_head",
+                head["global_sequence"],
+                "it was written in another database: start a server once",
+            )
+
+    async def _walk_institution(self, institution_id: str) -> None:
+        chain, fold = Chain(institution_id), Fold(self._lifecycles)
+        templates = {row["id"]: row for row in await self._connection.fetch(TEMPLATES, institution_id)}
+        policies = {row["id"]: row for row in await self._connection.fetch(POLICIES, institution_id)}
+        with_personal: dict[str, Event] = {}
+        async for record in self._stream(EVENTS, institution_id):
+            try:
+                event = event_of(record)
+            except (ValueError, KeyError, TypeError, IndexError, ArithmeticError):
+                self._report.add(
+                    "ledger_events", record["id"], "cannot be read as an event: a column was changed"
+                )
+                continue
+            chain.check(event, self._report)
+            fold.apply(event, self._report)
+            rows.check_versions(event, templates, policies, self._report)
+            if any(rows.committed(event)):
+                with_personal[event.id] = event
+            self._tell()
+        await self._check_chain_head(institution_id, chain)
+        holders = await self._check_personal(institution_id, with_personal)
+        await self._check_positions(institution_id, fold, holders)
+
+    async def _check_chain_head(self, institution_id: str, chain: Chain) -> None:
+        head = await self._connection.fetchrow(CHAIN_HEAD, institution_id)
+        found = (0, GENESIS) if head is None else (head["sequence"], head["hash"])
+        if head is None:
+            self._report.add("institution_heads", institution_id, "is missing")
+        elif found != (chain.sequence, chain.hash):
+            self._report.add(
+                "institution_heads", institution_id, f"the last event has the number {chain.sequence}"
+            )
+        self._report.looked_at["institution_heads"] += 1
+
+    async def _check_personal(self, institution_id: str, events: dict[str, Event]) -> dict[str, str | None]:
+        holders: dict[str, str | None] = {}
+        async for record in self._stream(PERSONAL, institution_id):
+            event = events.get(record["event_id"])
+            rows.check_personal(record, event, self._report)
+            if event is not None and event.position_version == 1:
+                holders[event.position_id] = record["holder_reference"]
+            self._report.looked_at["personal_data"] += 1
+        return holders
+
+    async def _check_positions(self, institution_id: str, fold: Fold, holders: dict[str, str | None]) -> None:
+        seen = []
+        async for record in self._stream(POSITIONS, institution_id):
+            position = position_of(record)
+            rows.check_position(
+                position, fold.positions.get(position.id), holders.get(position.id), self._report
+            )
+            seen.append(position.id)
+            self._report.looked_at["positions"] += 1
+        rows.check_missing(fold.positions, seen, self._report)
+
+    async def _check_checkpoints(self, public_key: bytes | None, kept: Sequence[Checkpoint]) -> None:
+        log_id = (await self._one(HEAD))["log_id"]
+        stored = [checkpoint_of(row) for row in await self._connection.fetch(CHECKPOINTS)]
+        due = sorted([*stored, *kept], key=lambda checkpoint: checkpoint.size)
+        tree = CompactRange()
+        leaves = self._stream(LEAVES)
+        for checkpoint in due:
+            while tree.size < checkpoint.size and (leaf := await anext(leaves, None)) is not None:
+                tree.append(leaf["hash"])
+            self._judge(checkpoint, tree, log_id, public_key)
+
+    def _judge(
+        self, checkpoint: Checkpoint, tree: CompactRange, log_id: str, public_key: bytes | None
+    ) -> None:
+        report, row = self._report, checkpoint.size
+        report.looked_at["checkpoints"] += 1
+        if checkpoint.log_id != log_id:
+            report.add("checkpoints", row, "belongs to another ledger")
+        if not checkpoint.is_signed_by(public_key or checkpoint.public_key):
+            report.add("checkpoints", row, "its signature is not the ledger's")
+        elif tree.size < checkpoint.size:
+            report.add(
+                "checkpoints",
+                row,
+                f"covers {checkpoint.size} events, the ledger has {tree.size}: its end was cut off",
+            )
+        elif tree.root() != checkpoint.root:
+            report.add("checkpoints", row, "the events it covers are not those it was signed over")
+
+    async def _one(self, query: str) -> Any:
+        row = await self._connection.fetchrow(query)
+        assert row is not None, "a ledger has a head"
+        return row
+
+    async def _stream(self, query: str, *arguments: object) -> AsyncIterator[asyncpg.Record]:
+        async for row in self._connection.cursor(query, *arguments, prefetch=PREFETCH):
+            yield row
+
+    def _tell(self) -> None:
+        self._report.looked_at["ledger_events"] += 1
+        self._progress(self._report.looked_at["ledger_events"], self._all)
