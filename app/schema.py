@@ -19,6 +19,7 @@ from app.ledger.types import LedgerEvent
 from app.policies import graphql as policies
 from app.positions import graphql as positions
 from app.positions import live, mutations
+from app.positions.aggregates import Aggregates
 from app.positions.types import Position
 from app.principal import Scope
 from app.settings import Settings
@@ -36,7 +37,9 @@ FINDERS = {
 
 
 @strawberry.type(description="Everything that can be read, as of one instant for each operation.")
-class Query(positions.Query, ledger.Query, assets.Query, policies.Query, institutions.Query, audit.Query):
+class Query(
+    positions.Query, Aggregates, ledger.Query, assets.Query, policies.Query, institutions.Query, audit.Query
+):
     """The slices' queries."""
 
     @strawberry.field(

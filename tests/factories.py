@@ -169,9 +169,7 @@ def move(
 ) -> MovePosition:
     """The command that moves a position: reason, metadata, expected_version, occurred_at, idempotency_key."""
     wanted = Move("transitionPosition", of.id, intent, **others)
-    return positions.move(
-        asker(services, by or principal(of.institution_id)), wanted, of.institution_id
-    )
+    return positions.move(asker(services, by or principal(of.institution_id)), wanted, of.institution_id)
 
 
 FUND = Intent(effect=Effect.FUND)

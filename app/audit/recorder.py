@@ -69,7 +69,7 @@ class Recorder:
     async def close(self) -> None:
         """Write what waits, then stop."""
         while running := [task for task in self._tasks if not task.done()]:
-            # Again and again: `wait_for`, deep in the driver, can lose a cancellation that comes as it is done.
+            # More than once: deep in the driver a `wait_for` that is just done can lose a cancellation.
             for task in running:
                 task.cancel()
             await asyncio.wait(running, timeout=CANCEL_AGAIN_SECONDS)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from starlette.datastructures import Headers
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -57,10 +58,10 @@ def networks(addresses: Iterable[str]) -> tuple[Network, ...]:
 
 def client_address(scope: Scope, headers: Headers, trusted: Sequence[Network]) -> str | None:
     """Who really asks: the rightmost address that is no trusted proxy, as far as trusted proxies tell."""
-    peer = scope.get("client")
-    found = _address(peer[0]) if peer else None
+    peer: str | None = scope["client"][0] if scope.get("client") else None
+    found = _address(peer) if trusted and peer is not None else None
     if found is None:
-        return peer[0] if peer else None
+        return peer
     hops = [hop for line in headers.getlist("x-forwarded-for") for hop in line.split(",")]
     for hop in reversed(hops[-FORWARDED_HOPS_MAX:]):
         told = _address(hop) if _within(found, trusted) else None
@@ -110,6 +111,19 @@ class AnswerHeaders:
             await send(message)
 
         await self.app(scope, receive, adding)
+
+
+class Compressed(GZipMiddleware):
+    """Compresses for those who ask for it; others' GraphQL answers, which no cache keeps, are left alone."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, compressing."""
+        if scope["type"] == "http" and scope["path"] == "/graphql":
+            accepted = next((value for name, value in scope["headers"] if name == b"accept-encoding"), b"")
+            if b"gzip" not in accepted:
+                await self.app(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
 
 
 class Guard:
@@ -167,8 +181,8 @@ class Guard:
                 )
 
     def _check_length(self, scope: Scope) -> None:
-        length = Headers(scope=scope).get("content-length", "0")
-        if length.isdecimal() and int(length[:20]) > self._body_bytes_max:
+        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+        if length.isdigit() and int(length[:20]) > self._body_bytes_max:
             raise self._too_large()
 
     def _too_large(self) -> RefusedError:

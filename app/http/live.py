@@ -146,7 +146,7 @@ class Live:
             elif (refusal := self._lease_over(connection, principals)) is not None:
                 self._end(connection, *refusal)
             else:
-                self._spawn(connection.beat())
+                self.spawn(connection.beat())
 
     async def _confirmed(self) -> Mapping[str, Principal | None]:
         """For each key in use the principal it stands for now (None: nobody), where that can be told."""
@@ -184,9 +184,10 @@ class Live:
     def _end(self, connection: Connection, code: int, text: str) -> None:
         if not connection.ending:
             connection.ending = True
-            self._spawn(connection.end(code, text))
+            self.spawn(connection.end(code, text))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done on its own."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
@@ -194,7 +195,7 @@ class Live:
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a live connection was not looked after", exc_info=error)
+            log.error("something done on its own went wrong", exc_info=error)
 
 
 def now() -> float:

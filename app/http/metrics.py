@@ -1,5 +1,7 @@
 """What the HTTP side counts, in a registry of its own, and where it is read."""
 
+from typing import TypeVar, cast
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
@@ -13,6 +15,8 @@ OTHER = "other"
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 METHODS = frozenset({"GET", "POST", "OPTIONS", "HEAD", "WS"})
 
+M = TypeVar("M", Counter, Gauge, Histogram)
+
 
 class Metrics:
     """The counters of one process."""
@@ -20,6 +24,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         self._names: set[str] = set()
+        self._children: dict[tuple[object, ...], object] = {}
         self._requests = Counter(
             "escrowgrid_http_requests_total",
             "Requests answered; operation is the name in the document.",
@@ -55,26 +60,33 @@ class Metrics:
     def request(self, method: str, status: int, operation: str, seconds: float, *, timed: bool) -> None:
         """One request was answered, or one socket is closed."""
         known = method if method in METHODS else OTHER
-        self._requests.labels(known, str(status), self._name(operation)).inc()
+        self._child(self._requests, known, str(status), self._name(operation)).inc()
         if timed:
-            self._seconds.labels(known).observe(seconds)
+            self._child(self._seconds, known).observe(seconds)
 
     def error(self, code: str) -> None:
         """One error was told."""
-        self._errors.labels(code).inc()
+        self._child(self._errors, code).inc()
 
     def connection(self, transport: str, change: int) -> None:
         """A live connection was opened (1) or closed (-1)."""
-        self._open.labels(transport).inc(change)
+        self._child(self._open, transport).inc(change)
 
     def began(self, transport: str) -> None:
         """An operation began."""
-        self._running.labels(transport).inc()
+        self._child(self._running, transport).inc()
 
     def ended(self, transport: str, kind: str) -> None:
         """An operation is over; kind is empty when its document was refused."""
-        self._running.labels(transport).dec()
-        self._operations.labels(transport, kind or "refused").inc()
+        self._child(self._running, transport).dec()
+        self._child(self._operations, transport, kind or "refused").inc()
+
+    def _child(self, metric: M, *labels: str) -> M:
+        """`metric.labels(...)`, which takes a lock and several microseconds, once for each set of labels."""
+        found = self._children.get((metric, *labels))
+        if found is None:
+            found = self._children[metric, *labels] = metric.labels(*labels)
+        return cast("M", found)
 
     def _name(self, operation: str) -> str:
         if operation in self._names or not operation:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from app.http.wire import BadJsonError, RefusedError, decode
 from app.kit.canonical import Json
@@ -46,7 +46,7 @@ class Asked:
 async def posted(request: Request) -> Asked:
     """The request in a POST's body."""
     _check_type(request.headers.get("content-type"))
-    return Asked.of(_json(await request.body(), "the body"))
+    return Asked.of(_json(await _body(request), "the body"))
 
 
 def queried(request: Request) -> Asked:
@@ -63,6 +63,17 @@ def queried(request: Request) -> Asked:
         if value := found.pop(name, None):
             found[name] = _json(str(value), f"`{name}`")
     return Asked.of(found)
+
+
+async def _body(request: Request) -> bytes:
+    chunks: list[bytes] = []
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _check_type(content_type: str | None) -> None:

@@ -10,7 +10,6 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
@@ -21,7 +20,7 @@ from app.http.access_log import AccessLog
 from app.http.auth import Authenticator
 from app.http.graphiql import DevelopmentKey
 from app.http.health import Ready
-from app.http.limits import AnswerHeaders, Guard
+from app.http.limits import AnswerHeaders, Compressed, Guard
 from app.http.live import Live, Pace
 from app.http.metrics import Metrics
 from app.http.running import Runner
@@ -95,7 +94,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
         Middleware(AnswerHeaders),
         *([cors] if settings.cors_origins else []),
         Middleware(Guard, body_bytes_max=settings.body_bytes_max),
-        Middleware(GZipMiddleware, minimum_size=GZIP_BYTES_MIN, compresslevel=GZIP_LEVEL),
+        Middleware(Compressed, minimum_size=GZIP_BYTES_MIN, compresslevel=GZIP_LEVEL),
     ]
 
 

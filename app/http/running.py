@@ -52,8 +52,12 @@ class Runner:
             exchange.operations += 1
             exchange.operation = context.operation_name
             self.metrics.ended(transport, context.operation_kind)
-            # Shielded: whoever goes away, the connection goes back to its pool.
-            await asyncio.shield(context.close())
+            try:
+                await context.close()
+            except asyncio.CancelledError:
+                # Cancelled once more: the connection goes back to its pool all the same.
+                self.live.spawn(context.close())
+                raise
 
     async def execute(
         self, context: Context, asked: Asked, allowed: Iterable[OperationType]

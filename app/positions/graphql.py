@@ -1,9 +1,8 @@
 """Queries on positions, and the loaders that others use."""
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from zoneinfo import available_timezones
 
 import strawberry
@@ -17,19 +16,21 @@ from app.kit.money import CURRENCIES
 from app.policies import model as policies
 from app.policies import service as policy_service
 from app.positions import reads
-from app.positions.inputs import PositionOrder, PositionOrderField, PositionWhere, SummaryGroup
+from app.positions.aggregates import AsOf, Where, place_of
+from app.positions.inputs import PositionOrder, PositionOrderField
 from app.positions.model import Position as PositionModel
-from app.positions.model import State
 from app.positions.reads import Conditions
 from app.positions.types import Lifecycle, Position
 from app.principal import ALL_INSTITUTIONS, Scope
 from app.storage.conditions import Condition
 from app.storage.paging import Order, Page, PageRequest
 
+if TYPE_CHECKING:
+    pass
+
 GROUPS_MAX = 1_000
 ZONES = frozenset(available_timezones())
 
-Where = Annotated[PositionWhere | None, strawberry.argument(description="Which positions.")]
 OrderBy = Annotated[
     PositionOrder | None, strawberry.argument(description="In which order; newest first when absent.")
 ]
@@ -52,26 +53,6 @@ class Currency:
     kind: str = strawberry.field(description="FIAT or TOKEN.")
 
 
-@strawberry.type(description="Counts and sums of the positions of one group in one currency.")
-class PositionSummary:
-    """A group; the keys that were not asked for are null."""
-
-    state: State | None = strawberry.field(description="The group's state.")
-    stage: str | None = strawberry.field(description="The group's stage.")
-    asset_id: strawberry.ID | None = strawberry.field(description="The group's asset.")
-    holder_reference: str | None = strawberry.field(description="The group's holder.")
-    institution_id: strawberry.ID | None = strawberry.field(description="The group's institution.")
-    created_day: str | None = strawberry.field(description="The group's day, YYYY-MM-DD.")
-    created_month: str | None = strawberry.field(description="The group's month, YYYY-MM.")
-    currency: str = strawberry.field(description="The currency's code: sums never mix currencies.")
-    count: int = strawberry.field(description="How many positions.")
-    amount: Decimal = strawberry.field(description="What was agreed on, in sum.")
-    funded: Decimal = strawberry.field(description="What came in, in sum.")
-    released: Decimal = strawberry.field(description="What went to beneficiaries, in sum.")
-    refunded: Decimal = strawberry.field(description="What went back to funders, in sum.")
-    held: Decimal = strawberry.field(description="What is held, in sum.")
-
-
 @strawberry.type
 class Query:
     """Reads of positions."""
@@ -80,10 +61,23 @@ class Query:
         permission_classes=[may(Scope.READ)], description="One position; null when there is no such position."
     )
     async def position(
-        self, info: Info, id: Annotated[strawberry.ID, strawberry.argument(description="The position's id.")]
+        self,
+        info: Info,
+        id: Annotated[strawberry.ID, strawberry.argument(description="The position's id.")],
+        as_of: AsOf = None,
     ) -> Position | None:
-        """By id."""
-        return await node(info.context, str(id))
+        """By id, as it is or as it was."""
+        context = info.context
+        if as_of is None:
+            return await node(context, str(id))
+        async with context.reading() as reading:
+            found = (await reads.fetch_many(reading, context.scope, [str(id)])).get(str(id))
+            if found is None:
+                return None
+            place = await place_of(context, reading, as_of, found.institution_id)
+            lifecycles = context.services.lifecycles
+            then = await reads.fetch_as_of(reading, context.scope, str(id), place, lifecycles)
+        return None if then is None else Position.of(then)
 
     @strawberry.field(
         permission_classes=[may(Scope.READ)], description="Positions, newest first unless said otherwise."
@@ -104,35 +98,6 @@ class Query:
         async with context.reading() as reading:
             page = await reads.fetch_list(reading, context.scope, tests, order, request)
         return connection(page, Position.of, partial(_count, context, tests))
-
-    @strawberry.field(
-        permission_classes=[may(Scope.READ)],
-        description="Positions counted and summed up in groups, always split by currency.",
-    )
-    async def position_summary(
-        self,
-        info: Info,
-        where: Where = None,
-        group_by: Annotated[
-            list[SummaryGroup],
-            strawberry.argument(description="What to group by; by currency alone when empty."),
-        ] = [],  # noqa: B006 - Strawberry wants the default itself; it is never changed
-        time_zone: Annotated[
-            str,
-            strawberry.argument(description="Whose days and months, as an IANA name such as Europe/Paris."),
-        ] = "UTC",
-    ) -> list[PositionSummary]:
-        """Groups in the order of their keys."""
-        if time_zone not in ZONES:
-            raise BadRequest("the time zone is not known; give an IANA name such as Europe/Paris")
-        context, names = info.context, [group.value for group in dict.fromkeys(group_by)]
-        async with context.reading() as reading:
-            rows = await reads.summarise(
-                reading, context.scope, conditions(where), names, time_zone, GROUPS_MAX + 1
-            )
-        if len(rows) > GROUPS_MAX:
-            raise BadRequest(f"more than {GROUPS_MAX} groups: narrow `where` or group by less")
-        return [_summary(row) for row in rows]
 
     @strawberry.field(permission_classes=[may(Scope.READ)], description="The currencies amounts can have.")
     def currencies(self) -> list[Currency]:
@@ -235,23 +200,3 @@ def order_of(context: Context, order_by: PositionOrder | None, tests: Conditions
 async def _count(context: Context, tests: Conditions) -> int:
     async with context.reading() as reading:
         return await reads.count_list(reading, context.scope, tests)
-
-
-def _summary(row: reads.SummaryRow) -> PositionSummary:
-    keys: Mapping[str, Any] = row.keys
-    return PositionSummary(
-        state=State(keys["STATE"]) if "STATE" in keys else None,
-        stage=keys.get("STAGE"),
-        asset_id=keys.get("ASSET"),
-        holder_reference=keys.get("HOLDER"),
-        institution_id=keys.get("INSTITUTION"),
-        created_day=keys.get("CREATED_DAY"),
-        created_month=keys.get("CREATED_MONTH"),
-        currency=row.currency,
-        count=row.count,
-        amount=row.amount,
-        funded=row.funded,
-        released=row.released,
-        refunded=row.refunded,
-        held=row.held,
-    )

@@ -10,7 +10,7 @@ import strawberry
 from app.engine.connection import OrderDirection
 from app.engine.enums import describe
 from app.engine.filters import DecimalFilter, IDFilter, TextFilter, TimeFilter, WordFilter
-from app.engine.scalars import JsonObject
+from app.engine.scalars import JsonObject, Long
 from app.kit.canonical import Json
 from app.positions.lifecycle import Intent
 from app.positions.model import State
@@ -92,6 +92,21 @@ class PositionWhere:
     )
     created_at: TimeFilter | None = strawberry.field(default=None, description="When it was opened.")
     expires_at: TimeFilter | None = strawberry.field(default=None, description="Its deadline.")
+
+
+@strawberry.input(
+    one_of=True, description="A point in the past of the ledger: give exactly one of the two.", name="AsOf"
+)
+class AsOfInput:
+    """By number or by time."""
+
+    sequence: Long | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="As the ledger stood behind this sequence (of the institution; for root the global one).",
+    )
+    time: datetime | None = strawberry.field(
+        default=strawberry.UNSET, description="As the ledger stood at this instant, by recordedAt."
+    )
 
 
 @strawberry.input(description="The order of a list of positions.")

@@ -14,7 +14,7 @@ from app.ledger.graphql import After, Heartbeat
 from app.ledger.model import Event
 from app.ledger.types import LedgerEvent
 from app.positions import reads
-from app.positions.graphql import Where
+from app.positions.aggregates import Where
 from app.positions.model import Position as PositionModel
 from app.positions.model import stamped
 from app.positions.reads import Conditions

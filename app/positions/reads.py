@@ -3,15 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from app.positions import store
-from app.positions.model import Position
-from app.positions.store import Conditions, SummaryRow, order
+from app.ledger import past
+from app.ledger.past import Place
+from app.positions import store, summary
+from app.positions.lifecycle import Lifecycle
+from app.positions.model import Position, stamped
+from app.positions.store import Conditions, order
+from app.positions.summary import SummaryRow
 from app.storage.paging import Order, Page, PageRequest
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 __all__ = ["Conditions", "SummaryRow", "order"]
+
+Lifecycles = Mapping[tuple[str, int], Lifecycle]
 
 
 async def fetch_many(connection: "AsyncConnection", scope: str, ids: Sequence[str]) -> Mapping[str, Position]:
@@ -57,7 +63,19 @@ async def summarise(
     groups: Sequence[str],
     zone: str,
     limit: int,
+    place: Place | None = None,
 ) -> list[SummaryRow]:
-    """Counts and sums by group and currency; days and months are those of `zone`."""
-    columns = {name: store.grouping(name, zone) for name in groups}
-    return await store.summarise(connection, scope, conditions, columns, limit)
+    """Counts and sums by group and currency, as now or as of `place`; days and months are those of `zone`."""
+    return await summary.summarise(connection, scope, conditions, groups, zone, limit, place)
+
+
+async def fetch_as_of(
+    connection: "AsyncConnection", scope: str, position_id: str, place: Place, lifecycles: Lifecycles
+) -> Position | None:
+    """A position as it was then; None when it had not been opened (or is not there at all)."""
+    now = (await store.fetch_many(connection, scope, [position_id])).get(position_id)
+    event = None if now is None else await past.last_of(connection, position_id, place)
+    if now is None or event is None:
+        return None
+    lifecycle = lifecycles[event.lifecycle_name, event.lifecycle_version]
+    return stamped(now, event, closed=lifecycle.is_terminal(event.new_stage))

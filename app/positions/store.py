@@ -1,13 +1,22 @@
 """The positions table and what is read from it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Column, Integer, Row, Select, Table, func, literal_column, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Integer,
+    Row,
+    Select,
+    Table,
+    func,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from app.kit import money
 from app.positions.model import Position
@@ -51,36 +60,27 @@ ORDERS: Mapping[str, tuple[Any, ...]] = {
     "AMOUNT": (t.amount_key, t.id),
     "EXPIRES": (EXPIRES, t.id),
 }
-FIELDS = {
-    "id": t.id,
-    "institution_id": t.institution_id,
-    "asset_id": t.asset_id,
-    "holder_reference": t.holder_reference,
-    "external_reference": t.external_reference,
-    "currency": t.currency,
-    "amount": t.amount_key,
-    "state": t.state,
-    "stage": t.stage,
-    "created_at": t.created_at,
-    "expires_at": t.expires_at,
-}
 OPEN_STATES = frozenset({"CREATED", "FUNDED", "PARTIALLY_RELEASED"})
 
 Conditions = tuple[Condition, ...]
+Columns = ReadOnlyColumnCollection[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class SummaryRow:
-    """One group of positions in one currency."""
-
-    keys: Mapping[str, Any]
-    currency: str
-    count: int
-    amount: Decimal
-    funded: Decimal
-    released: Decimal
-    refunded: Decimal
-    held: Decimal
+def fields(c: Columns) -> Mapping[str, ColumnElement[Any]]:
+    """What a condition on a named field tests."""
+    return {
+        "id": c.id,
+        "institution_id": c.institution_id,
+        "asset_id": c.asset_id,
+        "holder_reference": c.holder_reference,
+        "external_reference": c.external_reference,
+        "currency": c.currency,
+        "amount": c.amount_key,
+        "state": c.state,
+        "stage": c.stage,
+        "created_at": c.created_at,
+        "expires_at": c.expires_at,
+    }
 
 
 def order(name: str, *, descending: bool) -> Order:
@@ -126,51 +126,12 @@ async def count_of_each(
     return await count_each(connection, asset_ids, t.asset_id, _narrowed(scope, conditions))
 
 
-async def summarise(
-    connection: AsyncConnection, scope: str, conditions: Conditions, groups: Mapping[str, Any], limit: int
-) -> list[SummaryRow]:
-    """Counts and sums by group, always split by currency as well; the first `limit` groups in order."""
-    keys = [column.label(f"key_{name}") for name, column in groups.items()]
-    sums = [func.sum(t[name]).label(name) for name in ("amount", "funded", "released", "refunded", "held")]
-    statement = within(select(*keys, t.currency, func.count().label("n"), *sums), t.institution_id, scope)
-    statement = narrow(statement, FIELDS, _spelled(conditions))
-    statement = statement.group_by(*keys, t.currency).order_by(*keys, t.currency).limit(limit)
-    rows = (await connection.execute(statement)).all()
-    return [
-        SummaryRow(
-            {name: row._mapping[f"key_{name}"] for name in groups},
-            row.currency,
-            row.n,
-            row.amount,
-            row.funded,
-            row.released,
-            row.refunded,
-            row.held,
-        )
-        for row in rows
-    ]
-
-
-def grouping(name: str, zone: str) -> Any:
-    """The column that a named group of a summary is made of; days are days of `zone`."""
-    local = func.timezone(zone, t.created_at)
-    return {
-        "STATE": t.state,
-        "STAGE": t.stage,
-        "ASSET": t.asset_id,
-        "HOLDER": t.holder_reference,
-        "INSTITUTION": t.institution_id,
-        "CREATED_DAY": func.to_char(local, "YYYY-MM-DD"),
-        "CREATED_MONTH": func.to_char(local, "YYYY-MM"),
-    }[name]
-
-
 def _select(scope: str) -> Select[Any]:
     return within(select(*(positions.c[name] for name in COLUMNS)), t.institution_id, scope)
 
 
 def _narrowed(scope: str, conditions: Conditions) -> Select[Any]:
-    statement = narrow(_select(scope), FIELDS, _spelled(conditions))
+    statement = narrow(_select(scope), fields(t), spelled(conditions))
     states = [set(_values(c)) for c in conditions if c.field == "state"]
     if states and set.intersection(*states) <= OPEN_STATES:
         # Lets the partial index on open positions serve.
@@ -178,8 +139,8 @@ def _narrowed(scope: str, conditions: Conditions) -> Select[Any]:
     return statement
 
 
-def _spelled(conditions: Conditions) -> Conditions:
-    """Amounts are compared by their key, the only spelling an index serves under row-level security."""
+def spelled(conditions: Conditions) -> Conditions:
+    """Amounts compared by their key, the only spelling an index serves under row-level security."""
     return tuple(
         Condition(c.field, c.operator, money.key(c.value)) if c.field == "amount" else c for c in conditions
     )

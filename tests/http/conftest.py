@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import json
 import logging
@@ -20,7 +21,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from app.context import Context
+from app.context import Context, Services
 from app.engine.limits import extensions
 from app.engine.masking import Schema
 from app.engine.scalars import SCALARS, JsonObject
@@ -29,10 +30,9 @@ from app.http import routes
 from app.http.live import Pace
 from app.http.server import Server, config
 from app.kit.cursor import BadCursor
-from app.main import assemble
 from app.principal import ROLE_SCOPES, Principal, Role, root
 from app.settings import Settings
-from app.storage.database import Address
+from app.storage.database import Address, Database
 
 ROOT = "root-key-for-these-tests"
 TENANT = "tenant-key-for-these-tests"
@@ -195,7 +195,7 @@ def schema_of(settings: Settings) -> Schema:
         Mutation,
         Subscription,
         extensions=extensions(settings),
-        config=StrawberryConfig(scalar_map=cast(Any, SCALARS)),
+        config=StrawberryConfig(scalar_map=cast("Any", SCALARS)),
     )
 
 
@@ -250,10 +250,18 @@ QUICK = Pace(
 CALM = Pace(drain_seconds=0.2, farewell_seconds_max=2.0)
 
 
+# What the transports do is told without a database or any other part of a server.
+PARTS = [part.name for part in dataclasses.fields(Services)]
+
+
+def nowhere() -> Database:
+    address = Address.of("postgresql://nobody@127.0.0.1:1/none")
+    return Database(address, pool_size_max=2, pool_timeout=1, statement_timeout=1)
+
+
 def make_site(monkeypatch: pytest.MonkeyPatch, pace: Pace = CALM, **settings: Any) -> Site:
     found = Settings(_env_file=None, **settings)  # type: ignore[call-arg]
-    # Never opened: what the transports do is told without a database.
-    services = assemble(found, Address.of("postgresql://nobody@127.0.0.1:1/none")).services
+    services = Services(**(dict.fromkeys(PARTS) | {"settings": found, "database": nowhere()}))  # type: ignore[arg-type]
     keys, registry, checks = Keys(), CollectorRegistry(), {"database": True, "tail": True}
     closed: list[Context] = []
     close = Context.close
@@ -277,8 +285,7 @@ async def served(site: Site, **options: Any) -> AsyncIterator[Server]:
     with contextlib.ExitStack() as stack:
         server.capture_signals = lambda: stack  # type: ignore[method-assign]
         task = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
         site.url = f"http://127.0.0.1:{port}"
         try:
@@ -343,7 +350,9 @@ class Peer:
         return json.loads(text)
 
     async def init(self, **payload: object) -> None:
-        await self.send({"type": "connection_init", "payload": payload or {"authorization": f"Bearer {ROOT}"}})
+        await self.send(
+            {"type": "connection_init", "payload": payload or {"authorization": f"Bearer {ROOT}"}}
+        )
         assert await self.next() == {"type": "connection_ack"}
 
     async def subscribe(self, id: str, query: str, **payload: object) -> None:
@@ -355,15 +364,17 @@ class Peer:
             if frame["type"] == kind and (id is None or frame.get("id") == id):
                 return frame
 
+    async def _drain(self) -> None:
+        while True:
+            await self.socket.recv()
+
     async def closed(self, seconds: float = 5) -> tuple[int, str]:
         """The code and reason that the server closes with."""
         async with asyncio.timeout(seconds):
-            try:
-                while True:
-                    await self.socket.recv()
-            except ConnectionClosed as gone:
-                assert gone.rcvd is not None, "closed without a close frame"
-                return gone.rcvd.code, gone.rcvd.reason
+            with pytest.raises(ConnectionClosed) as gone:
+                await self._drain()
+        assert gone.value.rcvd is not None, "closed without a close frame"
+        return gone.value.rcvd.code, gone.value.rcvd.reason
 
 
 Dial = Callable[..., Any]
@@ -406,5 +417,5 @@ def noisy() -> None:
 
 async def eventually(condition: Callable[[], bool], seconds: float = 5) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 (what is waited for is on the other side of a socket)
             await asyncio.sleep(0.01)

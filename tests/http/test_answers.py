@@ -9,7 +9,6 @@ import pytest
 from .conftest import AUTH, AWAY, EVENTS, GRAPHQL, JSON, ROOT, TENANT, Site
 
 
-
 @pytest.fixture
 def http(direct: httpx.AsyncClient) -> httpx.AsyncClient:
     return direct
@@ -141,7 +140,10 @@ BAD_DOCUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "fragments only": ({"query": "fragment F on Query {ping}"}, "BAD_REQUEST"),
     "fragment cycle": ({"query": "{...F} fragment F on Query {...F}"}, "GRAPHQL_VALIDATION_FAILED"),
     "bad literal": ({"query": "{echo(text: 1)}"}, "GRAPHQL_VALIDATION_FAILED"),
-    "huge whole literal": ({"query": "{items(first: %s){number}}" % ("9" * 5000)}, "GRAPHQL_VALIDATION_FAILED"),
+    "huge whole literal": (
+        {"query": "{items(first: %s){number}}" % ("9" * 5000)},
+        "GRAPHQL_VALIDATION_FAILED",
+    ),
     "huge literal": ({"query": "{json(value:{a:1e999999999})}"}, "GRAPHQL_VALIDATION_FAILED"),
     "endless literal": ({"query": "{json(value:{a:1e%s})}" % ("9" * 5000)}, "GRAPHQL_VALIDATION_FAILED"),
     "long literal": ({"query": "{json(value:{a:%s})}" % ("9" * 500)}, "GRAPHQL_VALIDATION_FAILED"),
@@ -187,14 +189,16 @@ async def test_what_cannot_be_executed_has_no_data(http: httpx.AsyncClient, aske
         assert {error["extensions"]["code"] for error in body["errors"]} == {code}
 
 
-async def test_refusals_of_resolvers_keep_their_code_and_the_rest_of_the_answer(http: httpx.AsyncClient) -> None:
+async def test_refusals_of_resolvers_keep_their_code_and_the_rest_of_the_answer(
+    http: httpx.AsyncClient,
+) -> None:
     for kind, code, message, extra in (
         ("missing", "NOT_FOUND", "there is no such position", {"field": "id"}),
         ("forbidden", "FORBIDDEN", "this key may not do that", {}),
         ("overloaded", "OVERLOADED", "too much at once", {}),
         ("cursor", "CURSOR_INVALID", "the cursor is not one of ours", {}),
     ):
-        response = await ask(http, '{ping refused(kind: "%s")}' % kind)
+        response = await ask(http, f'{{ping refused(kind: "{kind}")}}')
         assert response.status_code == 200
         assert response.json() == {
             "data": {"ping": "pong", "refused": None},
@@ -358,7 +362,7 @@ async def test_every_operation_has_a_context_of_its_own_closed_at_its_end(
 ) -> None:
     seen = {(await ask(http, "query Q {asker{context operation}}")).json()["data"]["asker"]["operation"]}
     assert seen == {"query Q"}
-    for query in ("{ping}", "{nothing}", "{", "{refused(kind: \"missing\")}"):
+    for query in ("{ping}", "{nothing}", "{", '{refused(kind: "missing")}'):
         await ask(http, query)
     assert len(inside.closed) == 5
     assert len({id(context) for context in inside.closed}) == 5

@@ -98,7 +98,9 @@ async def test_malformed_parameters(http: httpx.AsyncClient, post: Any, accept: 
     for body in bad_parameters():  # LKJ0-3, 6C00-3, 4760-3, 58B0-3, 8764, 3E3A
         assert (await post(body, accept)).status_code == 400, body
     headers = {**AUTH, "Content-Type": JSON, "Accept": accept}
-    assert (await http.post("/graphql", content=b'{ "not a JSON', headers=headers)).status_code == 400  # B6DC, BCF8
+    assert (
+        await http.post("/graphql", content=b'{ "not a JSON', headers=headers)
+    ).status_code == 400  # B6DC, BCF8
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,9 @@ async def test_one_line_of_json_a_request(http: httpx.AsyncClient, caplog: pytes
     query = 'query Seen {refused(kind: "missing")}'
     headers = {"X-API-Key": TENANT, "X-Request-Id": "r1"}
     await http.post("/graphql?token=never", json={"query": query}, headers=headers)
-    await http.post("/graphql", json={"query": "{ping}"}, headers={"X-API-Key": "wrong", "X-Request-Id": "r2"})
+    await http.post(
+        "/graphql", json={"query": "{ping}"}, headers={"X-API-Key": "wrong", "X-Request-Id": "r2"}
+    )
     await http.get("/noth%0aing", headers={"X-Request-Id": "r3"})
     first, second, third = lines(caplog)
     assert first.pop("duration_ms") > 0
@@ -202,7 +204,7 @@ async def test_one_line_of_json_a_request(http: httpx.AsyncClient, caplog: pytes
 
 
 async def test_metrics_count_what_was_answered(direct: httpx.AsyncClient, inside: Site) -> None:
-    for query in ("query A {ping}", "query A {ping}", "query B {refused(kind: \"missing\")}", "{nothing}"):
+    for query in ("query A {ping}", "query A {ping}", 'query B {refused(kind: "missing")}', "{nothing}"):
         await direct.post("/graphql", json={"query": query}, headers=AUTH)
     await direct.get("/nothing")
     sample = inside.sample
@@ -219,7 +221,9 @@ async def test_metrics_count_what_was_answered(direct: httpx.AsyncClient, inside
     assert 'escrowgrid_http_requests_total{method="POST",operation="A",status="200"} 2.0' in response.text
 
 
-async def test_names_that_clients_choose_do_not_fill_the_metrics(direct: httpx.AsyncClient, inside: Site) -> None:
+async def test_names_that_clients_choose_do_not_fill_the_metrics(
+    direct: httpx.AsyncClient, inside: Site
+) -> None:
     for number in range(110):
         await direct.post("/graphql", json={"query": f"query Q{number} {{ping}}"}, headers=AUTH)
     await direct.post("/graphql", json={"query": f"query {'Q' * 65} {{ping}}"}, headers=AUTH)

@@ -115,9 +115,21 @@ BAD_FRAMES: dict[str, Any] = {
     "subscribe payload list": {"type": "subscribe", "id": "a", "payload": [1]},
     "subscribe without query": {"type": "subscribe", "id": "a", "payload": {}},
     "subscribe query number": {"type": "subscribe", "id": "a", "payload": {"query": 7}},
-    "subscribe variables list": {"type": "subscribe", "id": "a", "payload": {"query": "{ping}", "variables": [1]}},
-    "subscribe operationName": {"type": "subscribe", "id": "a", "payload": {"query": "{ping}", "operationName": 7}},
-    "subscribe extensions": {"type": "subscribe", "id": "a", "payload": {"query": "{ping}", "extensions": "x"}},
+    "subscribe variables list": {
+        "type": "subscribe",
+        "id": "a",
+        "payload": {"query": "{ping}", "variables": [1]},
+    },
+    "subscribe operationName": {
+        "type": "subscribe",
+        "id": "a",
+        "payload": {"query": "{ping}", "operationName": 7},
+    },
+    "subscribe extensions": {
+        "type": "subscribe",
+        "id": "a",
+        "payload": {"query": "{ping}", "extensions": "x"},
+    },
     "complete without id": {"type": "complete"},
     "complete id null": {"type": "complete", "id": None},
     "binary": b'{"type":"ping"}',
@@ -248,7 +260,9 @@ async def test_a_socket_has_so_many_operations_and_no_more(dial: Dial) -> None:
         ({"extensions": {"persistedQuery": {"sha256Hash": "x"}}}, "BAD_REQUEST"),
     ],
 )
-async def test_what_cannot_run_is_an_error_and_the_socket_goes_on(dial: Dial, payload: Any, code: str) -> None:
+async def test_what_cannot_run_is_an_error_and_the_socket_goes_on(
+    dial: Dial, payload: Any, code: str
+) -> None:
     peer = await dial()
     await peer.send({"type": "subscribe", "id": "a", "payload": payload})
     frame = await peer.next()
@@ -268,7 +282,9 @@ async def test_errors_while_running_are_told_beside_the_data(dial: Dial) -> None
     assert (await peer.next())["type"] == "complete"
 
 
-async def test_a_source_that_breaks_ends_alone(dial: Dial, noisy: None, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_source_that_breaks_ends_alone(
+    dial: Dial, noisy: None, caplog: pytest.LogCaptureFixture
+) -> None:
     peer = await dial(additional_headers={"X-Request-Id": "sock"})
     await peer.subscribe("other", "subscription {count(to: 100, every: 0.02)}")
     await peer.subscribe("a", "subscription {breaks}")
@@ -358,10 +374,12 @@ async def test_a_server_that_goes_closes_its_sockets_one_after_the_other(site: S
     async with contextlib.AsyncExitStack() as stack:
         peers = []
         for number in range(8):
-            socket_ = await stack.enter_async_context(connect(site.sockets_url, subprotocols=[PROTOCOL], proxy=None))
+            socket_ = await stack.enter_async_context(
+                connect(site.sockets_url, subprotocols=[PROTOCOL], proxy=None)
+            )
             peers.append(Peer(socket_))
             await peers[-1].init()
-            await peers[-1].subscribe("a", f'subscription {{count(to: {number + 1}, every: 0.001)}}')
+            await peers[-1].subscribe("a", f"subscription {{count(to: {number + 1}, every: 0.001)}}")
             await peers[-1].subscribe("b", "subscription {silent}")
             await peers[-1].until("next")
         loop = asyncio.get_running_loop()

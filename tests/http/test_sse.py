@@ -51,7 +51,9 @@ def data_of(block: str) -> Any:
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
-async def test_a_subscription_streams_with_its_cursors(http: httpx.AsyncClient, site: Site, method: str) -> None:
+async def test_a_subscription_streams_with_its_cursors(
+    http: httpx.AsyncClient, site: Site, method: str
+) -> None:
     async with stream(http, "subscription {count(to: 2)}", method) as (response, events):
         assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert response.headers["cache-control"] == "no-cache, no-store, no-transform"
@@ -75,7 +77,10 @@ async def test_last_event_id_reaches_the_operation(http: httpx.AsyncClient) -> N
         json={"query": "subscription {resumed}"},
         headers={**STREAM, "Last-Event-ID": "x" * 2000},
     )
-    assert (response.status_code, response.json()["errors"][0]["extensions"]["code"]) == (400, "CURSOR_INVALID")
+    assert (response.status_code, response.json()["errors"][0]["extensions"]["code"]) == (
+        400,
+        "CURSOR_INVALID",
+    )
 
 
 async def test_queries_and_mutations_are_one_event(http: httpx.AsyncClient) -> None:
@@ -89,7 +94,9 @@ async def test_queries_and_mutations_are_one_event(http: httpx.AsyncClient) -> N
 
 
 async def test_text_never_breaks_out_of_its_line(http: httpx.AsyncClient) -> None:
-    found = await whole(http, "query($t: String!) {echo(text: $t)}", variables={"t": "a\r\n\nevent: complete\u2028"})
+    found = await whole(
+        http, "query($t: String!) {echo(text: $t)}", variables={"t": "a\r\n\nevent: complete\u2028"}
+    )
     assert len(found) == 3
     assert data_of(found[1])["data"]["echo"] == "a\r\n\nevent: complete\u2028"
 

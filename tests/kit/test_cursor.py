@@ -53,7 +53,21 @@ def test_two_cursors_cannot_be_mixed() -> None:
 
 @pytest.mark.parametrize(
     "cursor",
-    ["", " ", "nonsense", "123", "AAAA", "=", "é", "\x00", "\ud800", "ledger:5", "null", SEALED + "A", SEALED * 2],
+    [
+        "",
+        " ",
+        "nonsense",
+        "123",
+        "AAAA",
+        "=",
+        "é",
+        "\x00",
+        "\ud800",
+        "ledger:5",
+        "null",
+        SEALED + "A",
+        SEALED * 2,
+    ],
 )
 def test_what_is_not_a_cursor_is_refused(cursor: str) -> None:
     with pytest.raises(BadCursor):

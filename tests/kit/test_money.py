@@ -70,7 +70,7 @@ def test_an_amount_is_greater_than_zero(text: str) -> None:
 def test_an_amount_is_at_most_ten_to_the_fifteen() -> None:
     assert check_amount(AMOUNT_MAX, USD) == Decimal(10) ** 15
     assert check_amount(AMOUNT_MAX, ETH) == Decimal(10) ** 15
-    with pytest.raises(BadAmount, match="at most 1000000000000000$"):
+    with pytest.raises(BadAmount, match=r"at most 1000000000000000$"):
         check_amount(AMOUNT_MAX + Decimal("0.01"), USD)
     with pytest.raises(BadAmount, match="at most"):
         check_amount(Decimal("1000000000000000.000000000000000001"), ETH)

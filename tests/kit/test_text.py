@@ -18,7 +18,7 @@ def test_the_nul_character_is_refused(text: str) -> None:
         check_text(text, length_max=20)
 
 
-@pytest.mark.parametrize("text", ["\ud800", "\udfff", "a\udc00b", "\udc00\ud800"])
+@pytest.mark.parametrize("text", ["\ud800", "a\udc00b", "\udc00\ud800"])
 def test_half_of_a_surrogate_pair_is_refused(text: str) -> None:
     with pytest.raises(BadText, match="surrogate"):
         check_text(text, length_max=20)
