@@ -36,6 +36,8 @@ SOURCE_CHARACTERS_MAX = 262_144
 COMMENTS_MAX = 1_000
 DIGITS_MAX = 400
 EXPONENT_MAX = 308
+# What graphql-core says when its rules have worked long enough on one document.
+ABORTED = "Validation aborted."
 
 SchemaExtensions = list[type[SchemaExtension] | Callable[[], SchemaExtension]]
 
@@ -158,8 +160,7 @@ class Documented(SchemaExtension):
         found = known.judged_by(schema, rules)
         if found is None:
             found = self._judge.shape_errors(known.document) or [
-                error if isinstance(error, ToldError) else restated(error, VALIDATION_FAILED)
-                for error in validate_document(schema, known.document, rules)
+                _judged(error) for error in validate_document(schema, known.document, rules)
             ]
             known.keep(schema, rules, found)
         return list(found)
@@ -188,6 +189,12 @@ def extensions(settings: Settings) -> SchemaExtensions:
     """What the schema is made with: errors are masked, and no document runs before it is judged."""
     judge = Judge(settings)
     return [Masking, lambda: Documented(judge)]
+
+
+def _judged(error: GraphQLError) -> ToldError:
+    if error.message == ABORTED:
+        return restated(error, LIMIT_EXCEEDED, "the document is too intricate to be judged")
+    return error if isinstance(error, ToldError) else restated(error, VALIDATION_FAILED)
 
 
 def _exceeded(limit: str, most: int, found: int, what: str) -> ToldError:

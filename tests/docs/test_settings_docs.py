@@ -1,11 +1,15 @@
-"""The table of settings in the README is what `escrowgrid settings` says."""
+"""The table of settings in the README is what `escrowgrid settings` says.
+
+`python -m tests.docs.test_settings_docs` writes it anew.
+"""
 
 import subprocess
 import sys
 
 from tests.serving import ROOT, plain_environment
 
-BEGIN, END = "<!-- settings -->", "<!-- /settings -->"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- settings -->\n", "\n<!-- /settings -->"
 
 
 def table() -> str:
@@ -15,16 +19,26 @@ def table() -> str:
         command, cwd=ROOT, env=plain_environment(), check=True, capture_output=True, text=True
     )
     lines = listed.stdout.splitlines()
-    rows = [
-        (*named.split("=", 1), meaning.strip()) for named, meaning in zip(lines[::2], lines[1::2], strict=True)
-    ]
-    written = [
-        f"| `{name}` | {f'`{value}`' if value else ''} | {meaning} |".replace("|  |", "| |")
-        for name, value, meaning in rows
-    ]
-    return "\n".join(["| setting | default | meaning |", "|---|---|---|", *written])
+    assert len(lines) % 2 == 0, "each setting has a line for its value and one for its meaning"
+    rows = ["| setting | default | meaning |", "|---|---|---|"]
+    for named, meaning in zip(lines[::2], lines[1::2], strict=True):
+        name, _, value = named.partition("=")
+        shown = f"| `{value}` " if value else "| "
+        rows.append(f"| `{name}` {shown}| {meaning.strip()} |")
+    return "\n".join(rows)
+
+
+def written() -> tuple[str, str, str]:
+    """The README before, in and after its table."""
+    before, begin, rest = README.read_text().partition(BEGIN)
+    inside, end, after = rest.partition(END)
+    return before + begin, inside.strip(), end + after
 
 
 def test_the_readme_lists_every_setting_with_its_default() -> None:
-    shown = (ROOT / "README.md").read_text().partition(BEGIN)[2].partition(END)[0].strip()
-    assert shown == table(), "the README's table of settings has drifted; it should be:\n" + table()
+    assert written()[1] == table(), "it has drifted: run `python -m tests.docs.test_settings_docs`"
+
+
+if __name__ == "__main__":
+    before, _, after = written()
+    README.write_text(f"{before}\n{table()}\n{after}")

@@ -1,0 +1,89 @@
+"""Positions and their sums as they were."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from app.context import Services
+from app.positions.model import State
+from tests import factories
+from tests.conftest import Run
+
+POSITION = (
+    "query($id: ID!, $asOf: AsOf) { position(id: $id, asOf: $asOf) { state version held released closedAt } }"
+)
+SUMMARY = (
+    """query($asOf: AsOf) { positionSummary(groupBy: [STATE], asOf: $asOf) { state currency count held } }"""
+)
+HISTORY = "query($id: ID!) { position(id: $id) { events { edges { node { sequence recordedAt balancesAfter { held } newState } } } } }"
+
+
+async def told(run: Run, services: Services) -> tuple[Any, Any, list[Any]]:
+    """A position that was funded, released in part and then whole, with its events."""
+    place = await factories.place(services)
+    position = await factories.position(services, place.asset, "100.00", state=State.PARTIALLY_RELEASED)
+    await services.writer.submit(factories.move(services, position, factories.release()))
+    found = await run(HISTORY, {"id": position.id}, principal=place.admin)
+    return place, position, [edge["node"] for edge in found.data["position"]["events"]["edges"]]
+
+
+async def test_a_position_can_be_asked_for_as_of_every_sequence_and_time(
+    run: Run, services: Services
+) -> None:
+    place, position, events = await told(run, services)
+    assert [event["newState"] for event in events] == ["CREATED", "FUNDED", "PARTIALLY_RELEASED", "RELEASED"]
+    for event in events:
+        for as_of in ({"sequence": event["sequence"]}, {"time": event["recordedAt"]}):
+            then = (await run(POSITION, {"id": position.id, "asOf": as_of}, principal=place.admin)).data[
+                "position"
+            ]
+            assert (then["state"], then["held"]) == (event["newState"], event["balancesAfter"]["held"])
+            assert (then["closedAt"] is not None) == (event["newState"] == "RELEASED")
+
+
+async def test_before_it_was_opened_a_position_is_not_there(run: Run, services: Services) -> None:
+    place, position, _events = await told(run, services)
+    answered = await run(POSITION, {"id": position.id, "asOf": {"sequence": 0}}, principal=place.admin)
+    assert answered.data == {"position": None}
+    assert not answered.errors
+
+
+@pytest.mark.parametrize("as_of", [{"sequence": 5}, {"sequence": -1}, {"time": "2999-01-01T00:00:00Z"}])
+async def test_what_is_not_known_is_an_error_and_never_an_empty_answer(
+    run: Run, services: Services, as_of: dict[str, Any]
+) -> None:
+    place, position, _events = await told(run, services)
+    for document, variables in ((POSITION, {"id": position.id}), (SUMMARY, {})):
+        answered = await run(document, variables | {"asOf": as_of}, principal=place.admin)
+        assert answered.codes == ["BAD_REQUEST"]
+
+
+@pytest.mark.parametrize("as_of", [{}, {"sequence": 1, "time": "2026-01-01T00:00:00Z"}, {"sequence": None}])
+async def test_exactly_one_point_has_to_be_named(run: Run, services: Services, as_of: dict[str, Any]) -> None:
+    place, position, _events = await told(run, services)
+    answered = await run(POSITION, {"id": position.id, "asOf": as_of}, principal=place.admin)
+    assert len(answered.errors) == 1
+
+
+async def test_sums_as_of_a_point_are_those_of_the_positions_then(run: Run, services: Services) -> None:
+    place = await factories.place(services)
+    first = await factories.position(services, place.asset, "100.00", state=State.FUNDED)
+    await factories.position(services, place.asset, "50.00", state=State.FUNDED)
+    sequence = 4
+    await services.writer.submit(factories.move(services, first, factories.release("40.00")))
+    await factories.position(services, place.asset, "7.00")
+    then = await run(SUMMARY, {"asOf": {"sequence": sequence}}, principal=place.admin)
+    assert then.data["positionSummary"] == [
+        {"state": "FUNDED", "currency": "USD", "count": 2, "held": "150.00"}
+    ]
+    now = await run(SUMMARY, {"asOf": {"sequence": 6}}, principal=place.admin)
+    assert now.data == (await run(SUMMARY, {}, principal=place.admin)).data
+    assert sum(Decimal(row["held"]) for row in now.data["positionSummary"]) == Decimal("110.00")
+
+
+async def test_another_institutions_position_is_not_there_at_any_time(run: Run, services: Services) -> None:
+    _place, position, _events = await told(run, services)
+    other = await factories.place(services, name="Other")
+    answered = await run(POSITION, {"id": position.id, "asOf": {"sequence": 0}}, principal=other.admin)
+    assert answered.data == {"position": None}

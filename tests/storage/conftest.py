@@ -1,0 +1,123 @@
+"""A crowded database: 100,000 positions of three institutions, and everything around them."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import asyncpg
+import pytest
+
+from app.main import Parts, assemble
+from app.principal import ROLE_SCOPES, Principal, Role
+from app.settings import Settings
+from app.storage.database import Address
+from app.storage.provide import with_database, with_login
+
+CROWD = "escrowgrid_crowd"
+LOGIN, PASSWORD = "escrowgrid_test", "only-for-tests"
+POSITIONS = 100_000
+INSTITUTIONS = tuple(f"inst_{number:026}" for number in (1, 2, 3))
+# Six in ten belong to the first, one in ten to the last. Rare currencies, states and holders are really rare.
+FILL = """
+CREATE TEMP TABLE n AS
+SELECT g, CASE WHEN g % 10 < 6 THEN 1 WHEN g % 10 < 9 THEN 2 ELSE 3 END AS inst, timestamptz '2026-01-01 00:00+00'
+  + g * interval '7 seconds' AS at FROM generate_series(1::bigint, 100000) g;
+
+INSERT INTO institutions
+SELECT 'inst_' || lpad(g::text, 26, '0'), 'Institution ' || g, '{US,SG}', '{CONSTRUCTION}',
+       timestamptz '2025-01-01' + g * interval '1 hour', now() FROM generate_series(1, 3000) g;
+INSERT INTO institution_heads SELECT id, 0, sha256('') FROM institutions;
+
+INSERT INTO api_keys
+SELECT 'inst_' || lpad((g % 3 + 1)::text, 26, '0'), 'key_' || lpad(g::text, 26, '0'), 'Key ' || g, 'OPERATOR', '{read}',
+       'eg_' || g, sha256(g::text::bytea), timestamptz '2026-01-01' + g * interval '1 minute', now(),
+       CASE WHEN g % 7 = 0 THEN now() + g * interval '1 hour' END, CASE WHEN g % 5 = 0 THEN now() END,
+       CASE WHEN g % 11 = 0 THEN now() END
+FROM generate_series(1, 9000) g;
+
+INSERT INTO asset_templates
+SELECT 'inst_' || lpad((g % 3 + 1)::text, 26, '0'), 'tmpl_' || lpad(g::text, 26, '0'), 'Template ' || g / 30, g % 30 + 1,
+       CASE WHEN g % 500 < 3 THEN 'CONSTR_RETAINAGE' ELSE 'CONSTR_ESCROW' END, 'CONSTRUCTION',
+       CASE WHEN g % 500 < 3 THEN 'SG' ELSE 'US' END, 'escrow', 1, '{}', NULL, false, NULL,
+       timestamptz '2026-01-01' + g * interval '1 minute'
+FROM generate_series(1, 9000) g;
+
+INSERT INTO assets
+SELECT 'inst_' || lpad((g % 3 + 1)::text, 26, '0'), 'ast_' || lpad(g::text, 26, '0'),
+       'tmpl_' || lpad((g % 9000 + CASE WHEN g % 9000 = 0 THEN 9000 ELSE 0 END)::text, 26, '0'),
+       'Asset ' || g, '{}', timestamptz '2026-01-01' + g * interval '1 minute', now()
+FROM generate_series(1, 30000) g;
+
+INSERT INTO policies
+SELECT 'inst_' || lpad((g % 3 + 1)::text, 26, '0'), 'pol_' || lpad(g::text, 26, '0'),
+       CASE WHEN g % 500 < 3 THEN 'SG' ELSE 'US' END, g, 1, 1000000, NULL,
+       timestamptz '2026-01-01' + g * interval '1 minute'
+FROM generate_series(1, 9000) g;
+
+INSERT INTO positions (institution_id, id, asset_id, holder_reference, external_reference, currency, amount, funded,
+                       released, refunded, held, state, stage, version, lifecycle_name, lifecycle_version, expires_at,
+                       created_at, updated_at, closed_at)
+SELECT 'inst_' || lpad(inst::text, 26, '0'), 'pos_' || lpad(g::text, 26, '0'),
+       'ast_' || lpad((((g * 7919) % 9999) * 3 + inst - 1 + 3)::text, 26, '0'),
+       'Holder ' || (g * 31) % 20000, CASE WHEN g % 3 = 0 THEN 'Reference ' || g END,
+       CASE WHEN g % 1000 < 6 THEN 'CHF' WHEN g % 3 = 0 THEN 'EUR' ELSE 'USD' END, (g * 7919) % 1000003 + 1, 0, 0, 0, 0,
+       CASE WHEN g % 2000 < 12 THEN 'CREATED' ELSE 'CANCELLED' END,
+       CASE WHEN g % 2000 < 12 THEN 'CREATED' ELSE 'CANCELLED' END, 1, 'escrow', 1,
+       CASE WHEN g % 2 = 0 THEN timestamptz '2050-01-01' + (g * 104729) % 99991 * interval '1 minute' END, at, at,
+       CASE WHEN g % 2000 < 12 THEN NULL ELSE at END
+FROM n;
+
+INSERT INTO ledger_events
+SELECT g, 'inst_' || lpad(inst::text, 26, '0'), row_number() OVER (PARTITION BY inst ORDER BY g),
+       'evt_' || lpad(g::text, 26, '0'), 'pos_' || lpad(g::text, 26, '0'), 1,
+       CASE WHEN g % 1000 < 6 THEN 'POSITION_STATE_CHANGED' ELSE 'POSITION_CREATED' END, 1, NULL,
+       CASE WHEN g % 1000 < 6 THEN 'CANCELLED' ELSE 'CREATED' END, NULL, 'CREATED', 'NONE',
+       CASE WHEN g % 1000 < 6 THEN 'CHF' WHEN g % 3 = 0 THEN 'EUR' ELSE 'USD' END, 0, '[]', 0, 0, 0, 0, '{}', '{}',
+       'key_' || lpad((g % 300)::text, 26, '0'), 'OPERATOR', 'req_1', 'inst_' || lpad(inst::text, 26, '0'), 'k' || g,
+       sha256(''), 'tmpl_' || lpad('1', 26, '0'), NULL, 'escrow', 1, at, at, NULL, NULL, NULL, sha256(''), sha256(''), 1
+FROM n ORDER BY g;
+UPDATE ledger_head SET global_sequence = 100000, recorded_at = (SELECT max(recorded_at) FROM ledger_events);
+UPDATE institution_heads h SET sequence = s.sequence
+FROM (SELECT institution_id, max(sequence) AS sequence FROM ledger_events GROUP BY 1) s
+WHERE s.institution_id = h.institution_id;
+
+INSERT INTO personal_data SELECT 'inst_' || lpad(inst::text, 26, '0'), 'evt_' || lpad(g::text, 26, '0'),
+       'pos_' || lpad(g::text, 26, '0'), 'Holder', sha256(''), NULL, NULL, NULL, NULL FROM n WHERE g % 10 = 0;
+
+INSERT INTO audit_events
+SELECT 'aud_' || lpad(g::text, 26, '0'), now() + g * interval '1 second', 'inst_' || lpad(inst::text, 26, '0'), 'root',
+       'ROOT', 'createAsset', CASE WHEN g % 1000 < 6 THEN 'API_KEY_CREATED' ELSE 'ASSET_CREATED' END, 'asset',
+       'ast_' || g, CASE WHEN g % 1000 < 6 THEN 'FAILURE' ELSE 'SUCCESS' END, NULL, 'req_1', NULL, '{}'
+FROM n WHERE g <= 50000;
+
+DROP TABLE n;
+ANALYZE;
+"""
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """The crowded database, and a server's parts that run on it."""
+
+    parts: Parts
+    url: str
+
+
+def tenant(institution_id: str, role: Role = Role.ADMIN) -> Principal:
+    return Principal("key_test", "test", role, institution_id, ROLE_SCOPES[role])
+
+
+@pytest.fixture(scope="session")
+async def crowd(admin_url: str, template: str) -> AsyncIterator[Crowd]:
+    """Filled once for all tests, by SQL: no test may change it."""
+    server = await asyncpg.connect(admin_url)
+    await server.execute(f'DROP DATABASE IF EXISTS "{CROWD}" WITH (FORCE)')
+    await server.execute(f'CREATE DATABASE "{CROWD}" TEMPLATE "{template}"')
+    url = with_database(admin_url, CROWD)
+    owner = await asyncpg.connect(url)
+    await owner.execute(FILL)
+    await owner.close()
+    parts = assemble(Settings(pool_size_max=5), Address.of(with_login(url, LOGIN, PASSWORD), owner_url=url))
+    async with parts.running():
+        yield Crowd(parts, url)
+    await server.execute(f'DROP DATABASE "{CROWD}" WITH (FORCE)')
+    await server.close()
