@@ -8,6 +8,7 @@ from strawberry.schema.config import StrawberryConfig
 from app.assets import graphql as assets
 from app.audit import graphql as audit
 from app.context import Info, may
+from app.engine.compiled import Compiled, Plans
 from app.engine.connection import Node
 from app.engine.limits import extensions
 from app.engine.masking import Schema
@@ -66,11 +67,12 @@ class Subscription(ledger.Subscription, live.Subscription):
 
 def build(settings: Settings) -> Schema:
     """The schema with the limits of the settings."""
+    plans = Plans()
     return Schema(
         query=Query,
         mutation=Mutation,
         subscription=Subscription,
         types=[Position, LedgerEvent],
-        extensions=extensions(settings),
+        extensions=[*extensions(settings), lambda: Compiled(plans)],
         config=StrawberryConfig(scalar_map=SCALARS),
     )

@@ -89,8 +89,8 @@ def process(
         try:
             _wait_until_ready(server, running)
             yield
-        except BaseException:
-            print(_read(said))
+        except BaseException as error:
+            error.add_note(_read(said))
             raise
         finally:
             _end(running)
@@ -163,6 +163,16 @@ class Bookkeeper:
             currency="USD",
             amount=amount,
         )
+
+    def crowd(self, rounds: int = 2, amount: str = "1000.00") -> None:
+        """Open so many positions that the demo hardly ever moves the one that a test looks at."""
+        item = {"assetId": self.asset_id, "holderReference": "CROWD", "currency": "USD", "amount": amount}
+        for _ in range(rounds):
+            self._server.ask(
+                "mutation ($input: CreatePositionsInput!) { createPositions(input: $input) "
+                "{ results { userErrors { code } } userErrors { code message } } }",
+                {"input": {"items": [item] * 100}},
+            )
 
     def fund(self, position_id: str) -> str:
         """Fund a position: one event."""

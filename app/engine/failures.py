@@ -18,7 +18,8 @@ describe(
         ErrorCode.TRANSITION_NOT_ALLOWED: "The lifecycle has no such transition from where the position is.",
         ErrorCode.INSUFFICIENT_HELD: "The amount is more than what is held.",
         ErrorCode.POSITION_EXPIRED: "The position's time is over: only its expiry is accepted.",
-        ErrorCode.TRY_AGAIN: "This item of a list was not settled in time: repeat it with the same idempotency key.",
+        ErrorCode.TRY_AGAIN: "This item of a list was not settled in time: repeat it with the same "
+        "idempotency key.",
         ErrorCode.POLICY_REFUSED: "The institution's policy for this region says no; the message says why.",
         ErrorCode.TEMPLATE_REFUSED: "The template of the asset says no; the message says why.",
         ErrorCode.ROLE_REFUSED: "The role or the scopes of this key do not reach that far.",

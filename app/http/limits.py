@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from app.http import exchange
 from app.http.wire import RefusedError, refusal
@@ -171,6 +172,8 @@ class Guard:
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self.app(scope, receive, send)
+        except (WebSocketDisconnect, OSError):
+            return  # gone before it was accepted
         except Exception:
             known = exchange.of(scope)
             known.note_error("INTERNAL")

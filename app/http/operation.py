@@ -45,7 +45,7 @@ class Asked:
 
 async def posted(request: Request) -> Asked:
     """The request in a POST's body."""
-    _check_type(request.headers.get("content-type"))
+    _check_type(request.headers.get("content-type"), request.headers.get("content-encoding", "identity"))
     return Asked.of(_json(await _body(request), "the body"))
 
 
@@ -76,14 +76,14 @@ async def _body(request: Request) -> bytes:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _check_type(content_type: str | None) -> None:
+def _check_type(content_type: str | None, encoding: str) -> None:
     name, *parameters = (piece.strip().lower() for piece in (content_type or "").split(";"))
     charsets = [piece.partition("=")[2].strip('"') for piece in parameters if piece.startswith("charset=")]
-    if name != "application/json" or any(charset not in {"utf-8", "utf8"} for charset in charsets):
+    if encoding != "identity" or name != "application/json" or not {"utf-8", "utf8"}.issuperset(charsets):
         raise RefusedError(
             415,
             "UNSUPPORTED_MEDIA_TYPE",
-            "send Content-Type: application/json, in UTF-8",
+            "send Content-Type: application/json, in UTF-8 and not compressed",
             {"Accept-Post": "application/json"},
         )
 

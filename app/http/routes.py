@@ -1,7 +1,7 @@
 """Puts the HTTP side together: what is served where, and what every request passes on its way there."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import strawberry
@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
 from app.context import Services
-from app.http import exchange, graphiql, health, metrics
+from app.http import exchange, graphiql, health, metrics, server
 from app.http.access_log import AccessLog
 from app.http.auth import Authenticator
 from app.http.graphiql import DevelopmentKey
@@ -55,7 +55,7 @@ def build(
     registry: CollectorRegistry | None = None,
     pace: Pace | None = None,
 ) -> Starlette:
-    """The ASGI application. Its `state.live` is what a server drains before it goes (`app.http.server`)."""
+    """The ASGI application. Its `state.live` is drained before a server goes, see `app.http.server`."""
     settings = services.settings
     registry = CollectorRegistry() if registry is None else registry
     counted = Metrics(registry)
@@ -72,7 +72,7 @@ def build(
         ],
         middleware=_middleware(settings),
         exception_handlers={HTTPException: _refuse},
-        lifespan=lifespan,
+        lifespan=_draining(live, lifespan),
     )
     application.router.redirect_slashes = False
     # Outside of Starlette's own error handling, too: it sees every answer, and uvicorn's own `send`.
@@ -96,6 +96,17 @@ def _middleware(settings: Settings) -> list[Middleware]:
         Middleware(Guard, body_bytes_max=settings.body_bytes_max),
         Middleware(Compressed, minimum_size=GZIP_BYTES_MIN, compresslevel=GZIP_LEVEL),
     ]
+
+
+def _draining(live: Live, lifespan: Lifespan | None) -> Lifespan:
+    @asynccontextmanager
+    async def both(application: Starlette) -> AsyncIterator[Any]:
+        async with AsyncExitStack() as stack:
+            state = await stack.enter_async_context(lifespan(application)) if lifespan is not None else None
+            stack.enter_context(server.draining(live))
+            yield state
+
+    return both
 
 
 async def _home(_: Request) -> Response:

@@ -1,7 +1,13 @@
 """How uvicorn serves the application: sockets are let go one after the other before it shuts down."""
 
+import asyncio
 import logging
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -26,6 +32,45 @@ class Server(uvicorn.Server):
             log.info("closing %d live connections", len(live))
             await live.drain()
         await super().shutdown(sockets)
+
+
+@contextmanager
+def draining(live: Live) -> Iterator[None]:
+    """For the length of the block, a signal to stop first drains, whichever server or worker got it.
+
+    What was to happen then happens after; a second signal does not wait.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    kept = {sign: signal.getsignal(sign) for sign in (signal.SIGTERM, signal.SIGINT)}
+    tasks: set[asyncio.Task[None]] = set()
+
+    def drain(sign: int, frame: FrameType | None) -> None:
+        task = loop.create_task(live.drain())
+        tasks.add(task)
+        task.add_done_callback(lambda _: stop(sign, frame))
+
+    def stop(sign: int, frame: FrameType | None) -> None:
+        then = kept[signal.Signals(sign)]
+        assert callable(then), "only what a server handles was taken over"
+        then(sign, frame)
+
+    def handle(sign: int, frame: FrameType | None) -> None:
+        if live.draining:
+            stop(sign, frame)
+        else:
+            loop.call_soon_threadsafe(drain, sign, frame)
+
+    taken = [sign for sign, then in kept.items() if callable(then)]
+    for sign in taken:
+        signal.signal(sign, handle)
+    try:
+        yield
+    finally:
+        for sign in taken:
+            signal.signal(sign, kept[sign])
 
 
 def config(app: Any, settings: Settings, **options: Any) -> uvicorn.Config:

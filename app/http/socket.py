@@ -185,6 +185,8 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None], Connection):
             async with aclosing(await self.runner.stream(context, operation.asked)) as results:
                 async for result in results:
                     body = body_of(result, context, self.exchange)
+                    # Until the next event nothing is read: others may have the connection.
+                    await context.renew()
                     if is_request_error(result):
                         await self._tell(operation, "error", body["errors"])
                         return
@@ -235,7 +237,15 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None], Connection):
 
     async def end(self, code: int, text: str) -> None:
         """Close from our side; nothing follows the close frame, and it does not wait for ever to be taken."""
-        why = reason(text, self._cursor())
+        cursor = self._cursor()
         for operation_id in list(self.operations):
             await self.cleanup_operation(operation_id)
-        await within(self.pace.farewell_seconds_max, self.websocket.close(code, why), self.drop)
+        await within(self.pace.farewell_seconds_max, self._part(code, text, cursor), self.drop)
+
+    async def _part(self, code: int, text: str, cursor: str | None) -> None:
+        why = reason(text, cursor)
+        if cursor is not None and cursor not in why:
+            # Too long for a close frame: the protocol lets a ping carry anything.
+            with suppress(WebSocketDisconnected):
+                await self._send({"type": "ping", "payload": {"closing": text, "cursor": cursor}})
+        await self.websocket.close(code, why)

@@ -87,6 +87,8 @@ class EventStream(Connection):
         ):
             async for result in results:
                 body = body_of(result, context, self.exchange)
+                # Until the next event nothing is read: others may have the connection.
+                await context.renew()
                 await self._write(_next(encode(body), context.last_cursor))
         await self._write(COMPLETE)
 

@@ -11,6 +11,8 @@ from broadcaster import Broadcast
 from broadcaster import Event as Ring
 from broadcaster._backends.base import BroadcastBackend
 
+from app.kit.tasks import end
+
 log = logging.getLogger("escrowgrid.bell")
 
 CHANNEL = "escrowgrid_ledger"
@@ -44,10 +46,7 @@ class PostgresBell(BroadcastBackend):
 
     async def disconnect(self) -> None:
         """Close the connections."""
-        if self._watch is not None:
-            self._watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watch
+        await end(self._watch)
         for connection in (self._listening, self._ringing):
             if connection is not None:
                 connection.terminate()
@@ -94,8 +93,9 @@ class PostgresBell(BroadcastBackend):
         pause = RECONNECT_PAUSE_SECONDS
         while True:
             if not self._lost.is_set() and await self._alive():
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._lost.wait(), timeout=PROBE_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PROBE_SECONDS):
+                        await self._lost.wait()
                 continue
             self._lost.clear()
             try:
@@ -144,10 +144,7 @@ class Bell:
 
     async def close(self) -> None:
         """Stop."""
-        for task in self._tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await end(*self._tasks)
 
     def ring(self, newest: int) -> None:
         """Something up to the global sequence `newest` was committed."""
@@ -184,9 +181,7 @@ class Bell:
             for task in done:
                 task.result()
         finally:
-            for task in (listening, ringing):
-                task.cancel()
-            await asyncio.gather(listening, ringing, return_exceptions=True)
+            await end(listening, ringing)
 
     async def _listen(self, subscriber: Any) -> None:
         while True:
@@ -202,7 +197,8 @@ class Bell:
             self._heard.clear()
             await broadcast.publish(CHANNEL, f"{self._name}:{self._newest}")
             try:
-                await asyncio.wait_for(self._heard.wait(), timeout=UNHEARD_SECONDS_MAX)
+                async with asyncio.timeout(UNHEARD_SECONDS_MAX):
+                    await self._heard.wait()
             except TimeoutError:
                 raise ConnectionError("it did not hear its own ring") from None
             await asyncio.sleep(RING_PAUSE_SECONDS)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
+from app.kit.tasks import end
 from app.ledger import leases
 from app.ledger.leases import Lease
 from app.ledger.model import Event
@@ -97,9 +98,7 @@ class Runner:
         """Stop, and let another process lead at once."""
         if self._task is None:
             return
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        await end(self._task)
         with suppress(*CONNECTION_LOST):
             if await self._lead() is not None:
                 await self._follower.stop()

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 
 from app.errors import Unavailable
+from app.kit.tasks import end
 from app.ledger import epochs
 from app.ledger.cursors import Epochs
 from app.ledger.model import Event
@@ -75,11 +76,7 @@ class Tail:
         self.failure = self.failure or Unavailable("the server is shutting down; go on from your last cursor")
         for news in self._news.values():
             news.set()
-        for task in (self._task, *self._reads.values()):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await task
+        await end(self._task, *self._reads.values())
 
     def wake(self) -> None:
         """There may be something new."""
@@ -130,7 +127,8 @@ class Tail:
                 raise self.failure
             news = self._news.setdefault(scope, asyncio.Event())
             try:
-                await asyncio.wait_for(news.wait(), timeout=idle_seconds)
+                async with asyncio.timeout(idle_seconds):
+                    await news.wait()
             except TimeoutError:
                 return False
         return True
@@ -172,8 +170,9 @@ class Tail:
     async def _follow(self) -> None:
         pause = self._settings.tick_seconds
         while True:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), timeout=pause)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._woken.wait()
             self._woken.clear()
             try:
                 await self._read_news()

@@ -191,10 +191,17 @@ def named_order(order_by: PositionOrder | None) -> tuple[str, bool]:
 def order_of(context: Context, order_by: PositionOrder | None, tests: Conditions) -> Order:
     """The order of a list; across institutions only the order of creation has an index."""
     name, descending = named_order(order_by)
-    one = any(test.field == "institution_id" and test.operator == "eq" for test in tests)
-    if context.scope == ALL_INSTITUTIONS and name != PositionOrderField.CREATED.value and not one:
+    alone = of_one_institution(context, tests)
+    if name != PositionOrderField.CREATED.value and not alone:
         raise BadRequest("as root, order by that within one institution: where: {institutionId: {eq: …}}")
-    return reads.order(name, descending=descending)
+    return reads.order(name, descending=descending, alone=alone)
+
+
+def of_one_institution(context: Context, tests: Conditions) -> bool:
+    """Whether a list is of one institution alone."""
+    return context.scope != ALL_INSTITUTIONS or any(
+        test.field == "institution_id" and test.operator == "eq" for test in tests
+    )
 
 
 async def _count(context: Context, tests: Conditions) -> int:

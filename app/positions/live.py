@@ -15,6 +15,7 @@ from app.ledger.model import Event
 from app.ledger.types import LedgerEvent
 from app.positions import reads
 from app.positions.aggregates import Where
+from app.positions.graphql import of_one_institution
 from app.positions.model import Position as PositionModel
 from app.positions.model import stamped
 from app.positions.reads import Conditions
@@ -112,7 +113,7 @@ async def _changes(
 
 async def _initial(context: Context, tests: Conditions) -> tuple[str, list[PositionModel]]:
     """The positions that pass and the head, of one snapshot: what follows the head is neither missed nor repeated."""
-    order = reads.order("CREATED", descending=False)
+    order = reads.order("CREATED", descending=False, alone=of_one_institution(context, tests))
     async with context.reading() as reading:
         head = await service.head(reading, context.scope, context.services.tail.epochs)
         page = await reads.fetch_list(reading, context.scope, tests, order, PageRequest(INITIAL_MAX))

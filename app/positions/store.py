@@ -1,20 +1,10 @@
 """The positions table and what is read from it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    Integer,
-    Row,
-    Select,
-    Table,
-    func,
-    literal_column,
-    select,
-)
-from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy import Column, ColumnElement, Integer, Row, Select, Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
@@ -46,19 +36,19 @@ positions = Table(
     Column("lifecycle_name", Word, nullable=False),
     Column("lifecycle_version", Integer, nullable=False),
     Column("expires_at", Moment),
+    Column("expires_key", Moment, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
     Column("closed_at", Moment),
 )
 t = positions.c
 
-EXPIRES = func.coalesce(
-    t.expires_at, literal_column("'infinity'::timestamptz"), type_=TIMESTAMP(timezone=True)
-)
+# Positions without a deadline have the key infinity, which is behind this.
+DEADLINE_MAX = datetime.max.replace(tzinfo=UTC)
 ORDERS: Mapping[str, tuple[Any, ...]] = {
     "CREATED": (t.created_at, t.id),
     "AMOUNT": (t.amount_key, t.id),
-    "EXPIRES": (EXPIRES, t.id),
+    "EXPIRES": (t.expires_key, t.id),
 }
 OPEN_STATES = frozenset({"CREATED", "FUNDED", "PARTIALLY_RELEASED"})
 
@@ -79,13 +69,16 @@ def fields(c: Columns) -> Mapping[str, ColumnElement[Any]]:
         "state": c.state,
         "stage": c.stage,
         "created_at": c.created_at,
-        "expires_at": c.expires_at,
+        "expires_at": c.expires_key,
     }
 
 
-def order(name: str, *, descending: bool) -> Order:
-    """A named order of positions."""
-    return Order(f"positions.{name}", ORDERS[name], descending=descending)
+def order(name: str, *, descending: bool, alone: bool = True) -> Order:
+    """A named order of positions; unless they are of one institution alone, that of their ids."""
+    if alone:
+        return Order(f"positions.{name}", ORDERS[name], descending=descending)
+    # Every index starts with the institution but that of the ids, which sort in the order they were made.
+    return Order("positions.id", (t.id,), descending=descending)
 
 
 async def fetch_many(connection: AsyncConnection, scope: str, ids: Sequence[str]) -> Mapping[str, Position]:
@@ -140,10 +133,15 @@ def _narrowed(scope: str, conditions: Conditions) -> Select[Any]:
 
 
 def spelled(conditions: Conditions) -> Conditions:
-    """Amounts compared by their key, the only spelling an index serves under row-level security."""
-    return tuple(
-        Condition(c.field, c.operator, money.key(c.value)) if c.field == "amount" else c for c in conditions
-    )
+    """Amounts and deadlines compared by their keys, which indexes serve under row-level security."""
+    return tuple(test for condition in conditions for test in _spelled(condition))
+
+
+def _spelled(test: Condition) -> Iterator[Condition]:
+    yield Condition(test.field, test.operator, money.key(test.value)) if test.field == "amount" else test
+    if test.field == "expires_at" and test.operator == "gte":
+        # What never expires is not "at this instant or later".
+        yield Condition(test.field, "lte", DEADLINE_MAX)
 
 
 def _values(condition: Condition) -> Sequence[str]:

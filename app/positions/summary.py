@@ -94,7 +94,7 @@ def _as_of(place: Place) -> Subquery:
     moved = ("funded", "released", "refunded", "held")
     return (
         select(
-            *(t[name] for name in (*kept, "amount_key", "created_at", "expires_at")),
+            *(t[name] for name in (*kept, "amount_key", "created_at", "expires_key")),
             *(then.c[name] for name in moved),
             then.c.new_state.label("state"),
             then.c.new_stage.label("stage"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from app.errors import AppError, Refusal
 from app.kit.clock import Clock
 from app.kit.ids import Ids
+from app.kit.tasks import end
 from app.ledger import leases
 from app.ledger.writer import Writer
 from app.positions import rows, service
@@ -62,9 +63,7 @@ class Clerk:
         """Stop, and let another process take over at once."""
         if self._task is None:
             return
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        await end(self._task)
         with suppress(*CONNECTION_LOST):
             await leases.give_up(self._database, LEASE, self._name)
 

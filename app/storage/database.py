@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.errors import Unavailable
-from app.kit.canonical import Json, canonical_json, parse_json
+from app.kit.canonical import Json, canonical_json, stored_json
 
 log = logging.getLogger("escrowgrid.storage")
 
@@ -101,7 +101,7 @@ class Database:
             max_overflow=0,
             pool_timeout=pool_timeout,
             json_serializer=canonical_json,
-            json_deserializer=parse_json,
+            json_deserializer=stored_json,
         )
         self._reading = self._engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -227,7 +227,7 @@ async def _nothing_to_reset(_connection: Driver) -> None:
 async def exact_json(connection: Driver) -> None:
     """Have JSON come as exact values (fractions as Decimal) and go as its canonical text."""
     await connection.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=_dump, decoder=parse_json, format="text"
+        "jsonb", schema="pg_catalog", encoder=_dump, decoder=stored_json, format="text"
     )
 
 

@@ -16,6 +16,7 @@ from app.kit.cursor import BadCursor, seal, unseal
 T = TypeVar("T")
 KEY = "_key"
 PARENT = "_parent"
+FOR_EVER = "infinity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,15 +149,24 @@ def _beyond(order: Order, cursor: str, *, up: bool) -> ColumnElement[bool]:
 
 
 def _typed(column: ColumnElement[Any], value: str | int) -> Any:
-    if isinstance(column.type, TIMESTAMP):
-        if not isinstance(value, int):
-            raise BadCursor("the cursor belongs to a list with another order")
-        return EPOCH + timedelta(microseconds=value)
-    return value
+    if not isinstance(column.type, TIMESTAMP):
+        return value
+    if value == FOR_EVER:
+        return datetime.max
+    if not isinstance(value, int):
+        raise BadCursor("the cursor belongs to a list with another order")
+    return EPOCH + timedelta(microseconds=value)
 
 
 def _cursor(order: Order, row: Row[Any]) -> str:
     values = [row._mapping[f"{KEY}{i}"] for i in range(len(order.columns))]
     if order.spell is not None:
         return order.spell(values)
-    return seal(order.label, *(micros(value) if isinstance(value, datetime) else value for value in values))
+    return seal(order.label, *map(_sealable, values))
+
+
+def _sealable(value: Any) -> str | int:
+    # The driver spells infinity as the last instant Python knows, without a zone.
+    if value == datetime.max:
+        return FOR_EVER
+    return micros(value) if isinstance(value, datetime) else value

@@ -87,7 +87,7 @@ POLICIES = f"""
 ALTER TABLE audit_events ENABLE ROW LEVEL SECURITY;
 ALTER TABLE audit_events FORCE ROW LEVEL SECURITY;
 CREATE POLICY api_scope ON audit_events FOR SELECT TO escrowgrid_api
-  USING (institution_id = {SETTING} OR {SETTING} = '*');
+  USING (CASE WHEN {SETTING} = '*' THEN true ELSE institution_id = {SETTING} END);
 CREATE POLICY writer_scope ON audit_events FOR INSERT TO escrowgrid_writer
   WITH CHECK (institution_id IS NULL OR {SETTING} = '*' OR {LISTED});
 """

@@ -18,4 +18,6 @@ def server() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def books(server: Server) -> Bookkeeper:
     """An institution on it in which a test can make things happen."""
-    return Bookkeeper(server)
+    made = Bookkeeper(server)
+    made.crowd()
+    return made

@@ -30,7 +30,7 @@ ADDRESS = "127.0.0.1:8000"
 SECONDS_UNTIL_STOPPED = 4
 SECONDS_BETWEEN_EVENTS = 0.25
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
-MAKE = re.compile(r"^(?:```sh\n)(make [^\n]+)\n```$|`(make run [^`]+)`", re.M)
+MAKE = re.compile(r"^(?:```sh\n)(make [^\n]+)\n```$|`(make run [^`]+)`", re.MULTILINE)
 
 COMMANDS = [block for block in BLOCKS if block.language == "sh" and not block.text.startswith("make ")]
 MAKES = [found[0] or found[1] for found in MAKE.findall(README.read_text())]
@@ -116,7 +116,9 @@ def sequences(lines: list[str]) -> list[int]:
 
 
 def streamed(text: str) -> list[int]:
-    told = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: {")]
+    told = [
+        json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: {")
+    ]
     return [message["data"]["ledgerEvents"]["node"]["globalSequence"] for message in told]
 
 
@@ -205,7 +207,9 @@ def test_make_run_starts_a_server(command: str, tmp_path: Path) -> None:
 
 def test_make_test_runs_the_tests() -> None:
     argv = ("make", "--dry-run", "-o", ".venv/installed-dev", "test")
-    shown = subprocess.run(argv, cwd=ROOT, env=plain_environment(), check=True, capture_output=True, text=True)
+    shown = subprocess.run(
+        argv, cwd=ROOT, env=plain_environment(), check=True, capture_output=True, text=True
+    )
     assert "-m pytest" in shown.stdout
 
 

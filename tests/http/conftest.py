@@ -71,6 +71,7 @@ class Asker:
     last_event_id: str | None
     operation: str
     context: str
+    extensions: str
 
 
 def asker(info: Info) -> Asker:
@@ -83,6 +84,7 @@ def asker(info: Info) -> Asker:
         last_event_id=context.request.last_event_id,
         operation=f"{context.operation_kind} {context.operation_name}".strip(),
         context=str(id(context)),
+        extensions=str(info._raw_info.operation_extensions),  # type: ignore[attr-defined]
     )
 
 
@@ -151,11 +153,11 @@ ENDED: list[str] = []
 class Subscription:
     @strawberry.subscription
     async def count(
-        self, info: Info, to: int = 3, every: float = 0.0, name: str = "count"
+        self, info: Info, to: int = 3, every: float = 0.0, name: str = "count", pad: int = 0
     ) -> AsyncIterator[int]:
         try:
             for number in range(1, to + 1):
-                info.context.last_cursor = f"c{number}"
+                info.context.last_cursor = f"c{number}" + "x" * pad
                 yield number
                 await asyncio.sleep(every)
         finally:

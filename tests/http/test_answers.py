@@ -310,6 +310,16 @@ async def test_only_json_is_taken(http: httpx.AsyncClient, content_type: str | N
     assert (response.status_code, code_of(response)) == (415, "UNSUPPORTED_MEDIA_TYPE")
 
 
+async def test_compressed_bodies_are_not_taken(http: httpx.AsyncClient) -> None:
+    response = await http.post("/graphql", content=b"x", headers={**POST, "Content-Encoding": "gzip"})
+    assert (response.status_code, code_of(response)) == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+async def test_extensions_reach_the_operation(http: httpx.AsyncClient) -> None:
+    response = await ask(http, "{asker{extensions}}", extensions={"some": "value"})
+    assert response.json()["data"]["asker"]["extensions"] == "{'some': 'value'}"
+
+
 async def test_what_we_do_not_have_is_not_acceptable(http: httpx.AsyncClient) -> None:
     for accept in ("application/xml", "image/*", "application/json;q=0, text/csv", "text/html"):
         response = await http.post("/graphql", json={"query": "{ping}"}, headers={**AUTH, "Accept": accept})

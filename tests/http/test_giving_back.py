@@ -40,7 +40,19 @@ class Query:
 
 
 @strawberry.type
+class Told:
+    @strawberry.field
+    async def read(self, info: Info) -> int:
+        return await sleep(info, 0)
+
+
+@strawberry.type
 class Subscription:
+    @strawberry.subscription
+    async def told(self, info: Info) -> AsyncIterator[Told]:
+        yield Told()
+        await asyncio.Event().wait()
+
     @strawberry.subscription
     async def beats(self, info: Info) -> AsyncIterator[int]:
         while True:
@@ -85,6 +97,25 @@ async def test_after_clients_that_went_away(real: Site, services: Services) -> N
                 async for _line in response.aiter_lines():
                     break
     await eventually(lambda: taken(services) == 0)
+
+
+async def test_between_the_events_of_a_subscription(real: Site, services: Services) -> None:
+    async with (
+        connect(real.sockets_url, subprotocols=[PROTOCOL], proxy=None) as socket,
+        httpx.AsyncClient(base_url=real.url, trust_env=False) as http,
+    ):
+        peer = Peer(socket)
+        await peer.init()
+        for number in range(20):
+            await peer.subscribe(str(number), "subscription {told {read}}")
+            assert (await peer.until("next"))["payload"]["data"] == {"told": {"read": 1}}
+        await eventually(lambda: taken(services) == 0)
+        asked, headers = {"query": "subscription {told {read}}"}, {**AUTH, "Accept": EVENTS}
+        async with http.stream("POST", "/graphql", json=asked, headers=headers) as response:
+            async for line in response.aiter_lines():
+                if line.startswith("data"):
+                    break
+            await eventually(lambda: taken(services) == 0)
 
 
 async def test_after_sockets_that_were_completed_or_cut(real: Site, services: Services) -> None:

@@ -227,6 +227,12 @@ async def test_every_operation_has_a_context_and_a_request_id_of_its_own(dial: D
     assert {asker["operation"] for asker in found} == {"query"}
 
 
+async def test_extensions_reach_the_operation(dial: Dial) -> None:
+    peer = await dial()
+    await peer.subscribe("a", "{asker{extensions}}", extensions={"some": "value"})
+    assert (await peer.next())["payload"]["data"]["asker"]["extensions"] == "{'some': 'value'}"
+
+
 @pytest.mark.parametrize("overrides", [{"operations_per_socket_max": 2}])
 async def test_a_socket_has_so_many_operations_and_no_more(dial: Dial) -> None:
     peer = await dial()
@@ -397,6 +403,17 @@ async def test_a_server_that_goes_closes_its_sockets_one_after_the_other(site: S
     assert times[-1] - times[0] > 0.1
     async with connect(site.sockets_url, subprotocols=[PROTOCOL], proxy=None) as late:
         assert await Peer(late).closed() == (1012, "the server restarts")
+
+
+async def test_a_cursor_too_long_for_a_close_frame_comes_before_it(site: Site, dial: Dial) -> None:
+    peer = await dial()
+    await peer.subscribe("a", "subscription {count(to: 1, every: 60, pad: 132)}")
+    await peer.until("next")
+    draining = asyncio.create_task(site.app.state.live.drain())
+    told = {"closing": "the server restarts", "cursor": "c1" + "x" * 132}
+    assert await peer.until("ping") == {"type": "ping", "payload": told}
+    assert await peer.closed() == (1012, "the server restarts")
+    await draining
 
 
 async def test_stopping_the_server_drains_first(site: Site) -> None:

@@ -3,7 +3,6 @@
 from decimal import Decimal
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,7 +35,7 @@ def test_nothing_but_a_refusal_comes_of_rubbish(rubbish: bytes | str) -> None:
         value = decode(rubbish)
     except BadJsonError:
         return
-    orjson.dumps(value, default=str)
+    assert decode(encode(value)) == value
 
 
 def test_amounts_are_spelled_in_fixed_point() -> None:
@@ -61,8 +60,8 @@ def test_a_reason_fits_and_keeps_the_cursor() -> None:
 def test_any_accept_header_is_understood_or_refused(accept: str) -> None:
     try:
         found = wanted(Headers(raw=[(b"accept", accept.encode())]), page=True)
-    except RefusedError as refused:
-        assert refused.status == 406
+    except RefusedError:
+        return
     else:
         assert (
             found.html

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.kit.cursor import CURSOR_LENGTH_MAX, BadCursor, seal, unseal
 
-PARTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.integers(), max_size=4)
+PARTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.integers(-(2**63), 2**63 - 1), max_size=4)
 URL_SAFE = set(string.ascii_letters + string.digits + "-_")
 SEALED = seal("positions:asc", 1_700_000_000_000_000, "pos_1")
 

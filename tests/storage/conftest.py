@@ -16,7 +16,8 @@ CROWD = "escrowgrid_crowd"
 LOGIN, PASSWORD = "escrowgrid_test", "only-for-tests"
 POSITIONS = 100_000
 INSTITUTIONS = tuple(f"inst_{number:026}" for number in (1, 2, 3))
-# Six in ten belong to the first, one in ten to the last. Rare currencies, states and holders are really rare.
+# Six positions in ten belong to the first, one in ten to the last. Of lists that are short for each institution, the
+# three have 300 rows each, and 2,990 others the rest. Rare currencies, states and regions are really rare.
 FILL = """
 CREATE TEMP TABLE n AS
 SELECT g, CASE WHEN g % 10 < 6 THEN 1 WHEN g % 10 < 9 THEN 2 ELSE 3 END AS inst, timestamptz '2026-01-01 00:00+00'
@@ -28,30 +29,30 @@ SELECT 'inst_' || lpad(g::text, 26, '0'), 'Institution ' || g, '{US,SG}', '{CONS
 INSERT INTO institution_heads SELECT id, 0, sha256('') FROM institutions;
 
 INSERT INTO api_keys
-SELECT 'inst_' || lpad((g % 3 + 1)::text, 26, '0'), 'key_' || lpad(g::text, 26, '0'), 'Key ' || g, 'OPERATOR', '{read}',
+SELECT 'inst_' || lpad((CASE WHEN g <= 900 THEN g % 3 + 1 ELSE g % 2990 + 4 END)::text, 26, '0'), 'key_' || lpad(g::text, 26, '0'), 'Key ' || g, 'OPERATOR', '{read}',
        'eg_' || g, sha256(g::text::bytea), timestamptz '2026-01-01' + g * interval '1 minute', now(),
        CASE WHEN g % 7 = 0 THEN now() + g * interval '1 hour' END, CASE WHEN g % 5 = 0 THEN now() END,
        CASE WHEN g % 11 = 0 THEN now() END
-FROM generate_series(1, 9000) g;
+FROM generate_series(1, 20000) g;
 
 INSERT INTO asset_templates
-SELECT 'inst_' || lpad((g % 3 + 1)::text, 26, '0'), 'tmpl_' || lpad(g::text, 26, '0'), 'Template ' || g / 30, g % 30 + 1,
-       CASE WHEN g % 500 < 3 THEN 'CONSTR_RETAINAGE' ELSE 'CONSTR_ESCROW' END, 'CONSTRUCTION',
-       CASE WHEN g % 500 < 3 THEN 'SG' ELSE 'US' END, 'escrow', 1, '{}', NULL, false, NULL,
+SELECT 'inst_' || lpad((CASE WHEN g <= 900 THEN g % 3 + 1 ELSE g % 2990 + 4 END)::text, 26, '0'), 'tmpl_' || lpad(g::text, 26, '0'), 'Template ' || g / 30, g % 30 + 1,
+       CASE WHEN g % 200 < 3 THEN 'CONSTR_RETAINAGE' ELSE 'CONSTR_ESCROW' END, 'CONSTRUCTION',
+       CASE WHEN g % 200 < 3 THEN 'SG' ELSE 'US' END, 'escrow', 1, '{}', NULL, false, NULL,
        timestamptz '2026-01-01' + g * interval '1 minute'
-FROM generate_series(1, 9000) g;
+FROM generate_series(1, 20000) g;
 
 INSERT INTO assets
 SELECT 'inst_' || lpad((g % 3 + 1)::text, 26, '0'), 'ast_' || lpad(g::text, 26, '0'),
-       'tmpl_' || lpad((g % 9000 + CASE WHEN g % 9000 = 0 THEN 9000 ELSE 0 END)::text, 26, '0'),
+       'tmpl_' || lpad((g % 900 + CASE WHEN g % 900 = 0 THEN 900 ELSE 0 END)::text, 26, '0'),
        'Asset ' || g, '{}', timestamptz '2026-01-01' + g * interval '1 minute', now()
 FROM generate_series(1, 30000) g;
 
 INSERT INTO policies
-SELECT 'inst_' || lpad((g % 3 + 1)::text, 26, '0'), 'pol_' || lpad(g::text, 26, '0'),
-       CASE WHEN g % 500 < 3 THEN 'SG' ELSE 'US' END, g, 1, 1000000, NULL,
+SELECT 'inst_' || lpad((CASE WHEN g <= 900 THEN g % 3 + 1 ELSE g % 2990 + 4 END)::text, 26, '0'), 'pol_' || lpad(g::text, 26, '0'),
+       CASE WHEN g % 200 < 3 THEN 'SG' ELSE 'US' END, g, 1, 1000000, NULL,
        timestamptz '2026-01-01' + g * interval '1 minute'
-FROM generate_series(1, 9000) g;
+FROM generate_series(1, 20000) g;
 
 INSERT INTO positions (institution_id, id, asset_id, holder_reference, external_reference, currency, amount, funded,
                        released, refunded, held, state, stage, version, lifecycle_name, lifecycle_version, expires_at,

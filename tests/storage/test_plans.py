@@ -1,33 +1,336 @@
 """Every `where` and every `orderBy` of every list is served by an index, as the api role, at 100,000 positions.
 
 The cases come from the GraphQL schema, so that a new field is tested by being there. Each is asked through the real
-resolvers; the SQL they send is explained with its parameters as the role `escrowgrid_api` within the asker's scope, and
+resolvers; the SQL they send is explained with its parameters, as the role `escrowgrid_api` within the asker's scope, and
 the plan is judged, never the time. A filter may do without an index of its own only where its GraphQL description says
-so; it then looks at rows of one institution in the order of the list, which an index gives.
+so: then the rows of one institution are looked at in the order of the list, which an index gives.
 """
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import asyncpg
 import pytest
-from graphql import (
-    GraphQLEnumType,
-    GraphQLInputObjectType,
-    GraphQLObjectType,
-    GraphQLSchema,
-    get_named_type,
-)
+from graphql import GraphQLEnumType, GraphQLField, GraphQLInputObjectType, GraphQLObjectType, get_named_type
 from sqlalchemy import event
 
 from app import schema as schemas
 from app.context import Context, Request
+from app.ledger.model import Account
 from app.principal import Principal, root
 from app.settings import Settings
 
 from .conftest import INSTITUTIONS, Crowd, tenant
+
+CORE = schemas.build(Settings())._schema
+# What a plan may sort: what is left after an index has narrowed it, never a list as a whole.
+SORTED_ROWS_MAX = 2_000
+WITHOUT_INDEX = re.compile(r"no index|looked (at|for)|looks at|are sorted", re.IGNORECASE)
+# Ids that are unique among all institutions: their own index is as good as one that begins with the institution.
+GLOBAL_IDS = {"id", "position_id", "template_id", "asset_id"}
+SPELLED = {("positions", "amount"): "amount_key", ("positions", "expiresAt"): "expires_key"}
+TABLES = {
+    "positions": "positions",
+    "ledgerEvents": "ledger_events",
+    "assets": "assets",
+    "assetTemplates": "asset_templates",
+    "policies": "policies",
+    "institutions": "institutions",
+    "apiKeys": "api_keys",
+    "auditEvents": "audit_events",
+}
+# Lists that are short for each institution: to walk those of one institution is enough.
+SHORT = {"assetTemplates", "policies", "apiKeys"}
+# Tests that look at other rows than their own.
+RELATIVE = {("policies", "current")}
+
+
+def snake(name: str) -> str:
+    return re.sub(r"([A-Z])", lambda found: f"_{found[1].lower()}", name)
+
+
+def column_of(case: "Case") -> str:
+    """The column that a filter searches by."""
+    assert case.field is not None
+    return SPELLED.get((case.list, case.field), snake(case.field))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One list with one test, one order, or both."""
+
+    list: str
+    field: str | None = None
+    operator: str | None = None
+    order: tuple[str, str] | None = None
+    # Whether the description of the field says that no index serves it.
+    declared: bool = False
+
+    @property
+    def id(self) -> str:
+        test = f" where {self.field}.{self.operator}" if self.field else ""
+        order = f" by {' '.join(self.order)}" if self.order else ""
+        return f"{self.list}{test}{order}"
+
+
+def lists() -> Iterator[tuple[str, GraphQLField]]:
+    assert CORE.query_type is not None
+    for name, found in CORE.query_type.fields.items():
+        if get_named_type(found.type).name.endswith("Connection") and "where" in found.args:
+            yield name, found
+
+
+def orders_of(found: GraphQLField) -> Iterator[tuple[str, str]]:
+    if "orderBy" in found.args:
+        order = get_named_type(found.args["orderBy"].type)
+        assert isinstance(order, GraphQLInputObjectType)
+        fields = get_named_type(order.fields["field"].type)
+        assert isinstance(fields, GraphQLEnumType)
+        for name in fields.values:
+            yield from ((name, "ASC"), (name, "DESC"))
+    else:
+        yield from (("", "ASC"), ("", "DESC"))
+
+
+def filters_of(found: GraphQLField) -> Iterator[tuple[str, str, bool]]:
+    where = get_named_type(found.args["where"].type)
+    assert isinstance(where, GraphQLInputObjectType)
+    general = bool(WITHOUT_INDEX.search(where.description or ""))
+    for name, item in where.fields.items():
+        test = get_named_type(item.type)
+        if not isinstance(test, GraphQLInputObjectType):
+            yield name, "", False
+            continue
+        for operator, operand in test.fields.items():
+            said = f"{item.description} {operand.description}"
+            named = f"`{name}`" in (where.description or "").split(".")[1] if general else False
+            yield name, operator, bool(WITHOUT_INDEX.search(said)) or (general and not named)
+
+
+def order_is_declared(found: GraphQLField, name: str) -> bool:
+    if "orderBy" not in found.args:
+        return False
+    fields = get_named_type(get_named_type(found.args["orderBy"].type).fields["field"].type)  # type: ignore[union-attr]
+    assert isinstance(fields, GraphQLEnumType)
+    return bool(WITHOUT_INDEX.search(fields.values[name].description or ""))
+
+
+LISTS = dict(lists())
+ORDER_CASES = [
+    Case(name, order=order, declared=order_is_declared(found, order[0]))
+    for name, found in LISTS.items()
+    for order in orders_of(found)
+]
+WHERE_CASES = [
+    Case(name, field, operator, order, declared)
+    for name, found in LISTS.items()
+    for field, operator, declared in filters_of(found)
+    for order in (None, *orders_of(found))
+    if (name, field) not in RELATIVE and not (order and order_is_declared(found, order[0]))
+]
+
+
+class Plan:
+    """The nodes of a plan, the outermost first."""
+
+    def __init__(self, text: str) -> None:
+        self.nodes: list[dict[str, Any]] = []
+        self.text = "\n" + "\n".join(self._walk(json.loads(text)[0]["Plan"], 1))
+
+    def _walk(self, node: dict[str, Any], depth: int) -> Iterator[str]:
+        self.nodes.append(node)
+        told = ("Relation Name", "Index Name", "Index Cond", "Filter", "Sort Key", "Plan Rows", "Total Cost")
+        yield "  " * depth + node["Node Type"] + "".join(f" | {node[name]}" for name in told if name in node)
+        for inner in node.get("Plans", ()):
+            yield from self._walk(inner, depth + 1)
+
+    def scans(self, table: str) -> list[dict[str, Any]]:
+        return [node for node in self.nodes if re.fullmatch(rf"{table}(_\d{{6}}|_default)?", node.get("Relation Name", ""))]
+
+    @property
+    def conditions(self) -> list[str]:
+        """What indexes are searched by."""
+        return [node["Index Cond"] for node in self.nodes if "Index Cond" in node]
+
+    @property
+    def indexes(self) -> set[str]:
+        return {node["Index Name"] for node in self.nodes if "Index Name" in node}
+
+    @property
+    def sorts(self) -> list[dict[str, Any]]:
+        return [node for node in self.nodes if node["Node Type"] in ("Sort", "Incremental Sort")]
+
+
+@dataclass
+class Asker:
+    """Asks the real resolvers and keeps what they sent."""
+
+    crowd: Crowd
+    owner: asyncpg.Connection
+    schema: Any
+
+    @contextmanager
+    def listening(self) -> Iterator[list[tuple[str, Any]]]:
+        sent: list[tuple[str, Any]] = []
+        engine = self.crowd.parts.services.database.engine.sync_engine
+
+        def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+            sent.append((statement, parameters))
+
+        event.listen(engine, "before_cursor_execute", note)
+        try:
+            yield sent
+        finally:
+            event.remove(engine, "before_cursor_execute", note)
+
+    async def ask(self, document: str, variables: dict[str, Any], principal: Principal) -> tuple[Any, list[tuple[str, Any]]]:
+        context = Context(self.crowd.parts.services, principal, Request("req_test"))
+        with self.listening() as sent:
+            result = await self.schema.execute(document, variable_values=variables, context_value=context)
+            await context.close()
+        assert not result.errors, result.errors
+        return result.data, sent
+
+    async def page(
+        self, case: Case, principal: Principal, value: Any = None, more: dict[str, Any] | None = None, **page: Any
+    ) -> tuple[Any, list[tuple[str, Any]]]:
+        """One page of a list."""
+        where_type = get_named_type(LISTS[case.list].args["where"].type).name
+        variables: dict[str, Any] = {"where": dict(more or {}), **page}
+        if case.field is not None:
+            test = value if case.operator == "" else {case.operator: value}
+            variables["where"][case.field] = test
+        declarations, arguments = [f"$where: {where_type}"], ["where: $where"]
+        if case.order is not None:
+            name, direction = case.order
+            if "orderBy" in LISTS[case.list].args:
+                order_type = get_named_type(LISTS[case.list].args["orderBy"].type).name
+                declarations.append(f"$orderBy: {order_type}")
+                arguments.append("orderBy: $orderBy")
+                variables["orderBy"] = {"field": name, "direction": direction}
+            else:
+                arguments.append(f"direction: {direction}")
+        kinds = {"first": "Int", "last": "Int", "after": "String", "before": "String"}
+        for argument in page:
+            declarations.append(f"${argument}: {kinds[argument]}")
+            arguments.append(f"{argument}: ${argument}")
+        text = (
+            f"query ({', '.join(declarations)}) {{ {case.list}({', '.join(arguments)}) "
+            "{ edges { cursor node { id } } } }"
+        )
+        data, sent = await self.ask(text, variables, principal)
+        table = TABLES[case.list]
+        return data[case.list]["edges"], [item for item in sent if re.search(rf"\bFROM {table}\b", item[0])]
+
+    async def explain(self, sent: tuple[str, Any], scope: str) -> Plan:
+        """The plan of a statement as the api role makes it."""
+        async with self.owner.transaction():
+            await self.owner.execute("SET LOCAL ROLE escrowgrid_api")
+            await self.owner.execute("SELECT set_config('escrowgrid.scope', $1, true)", scope)
+            return Plan(await self.owner.fetchval(f"EXPLAIN (FORMAT JSON) {sent[0]}", *sent[1]))
+
+    async def value(self, case: Case) -> Any:
+        """What to look for: the rarest value of the column, and the far end of it where it is a span."""
+        table, column = TABLES[case.list], snake(case.field or "")
+        owner = "id" if table == "institutions" else "institution_id"
+        mine = "true" if table == "institutions" else f"{owner} = '{INSTITUTIONS[0]}'"
+        known = f"{mine} AND {column} IS NOT NULL"
+        match case.operator:
+            case "gte":
+                question = f"SELECT {column} FROM {table} WHERE {known} ORDER BY 1 DESC OFFSET 20 LIMIT 1"
+            case "lte":
+                question = f"SELECT {column} FROM {table} WHERE {known} ORDER BY 1 OFFSET 20 LIMIT 1"
+            case _:
+                question = (
+                    f"SELECT {column} FROM (SELECT {column}, count(*) AS n, sum(count(*)) OVER () AS whole FROM {table} "
+                    f"WHERE {known} GROUP BY 1) AS v ORDER BY n > whole / 50, n, 1 DESC LIMIT 2"
+                )
+        found = [spelled(row[0]) for row in await self.owner.fetch(question)]
+        assert found, f"the crowd has no {column}: fill it in conftest.py"
+        if case.operator == "in":
+            return found
+        return found[0][1:] if case.operator == "contains" else found[0]
+
+
+def spelled(value: Any) -> Any:
+    """As GraphQL writes it."""
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    return str(value) if isinstance(value, Decimal) else value
+
+
+@pytest.fixture(scope="module")
+async def asker(crowd: Crowd) -> AsyncIterator[Asker]:
+    owner = await asyncpg.connect(crowd.url)
+    yield Asker(crowd, owner, schemas.build(Settings()))
+    await owner.close()
+
+
+def judge(plan: Plan, table: str, *, column: str | None, walk: bool, owned: bool = True) -> None:
+    """Says what is wrong with a plan.
+
+    `column` must be what an index is searched by; with `walk`, the order comes from an index and nothing is sorted;
+    with `owned`, indexes are entered at one institution.
+    """
+    scans = plan.scans(table)
+    assert scans, f"the plan does not read {table}: {plan.text}"
+    assert not [scan for scan in scans if scan["Node Type"] == "Seq Scan"], plan.text
+    if owned:
+        own = "id" if table == "institutions" else "institution_id"
+        entered = re.compile(rf"\b({own}|{'|'.join(GLOBAL_IDS)}) = ")
+        assert plan.conditions, plan.text
+        assert all(entered.search(condition) for condition in plan.conditions), plan.text
+    if column is not None:
+        assert any(re.search(rf"\b{column}\b", condition) for condition in plan.conditions), (
+            f"no index is searched by {column}: {plan.text}"
+        )
+    for sort in plan.sorts:
+        rows = max(inner["Plan Rows"] for inner in sort["Plans"])
+        assert not walk, f"the list is sorted: {plan.text}"
+        assert rows <= SORTED_ROWS_MAX, f"{rows} rows are sorted: {plan.text}"
+
+
+def test_every_list_is_known() -> None:
+    assert set(LISTS) == set(TABLES)
+
+
+@pytest.mark.parametrize("case", ORDER_CASES, ids=lambda case: case.id)
+async def test_an_order_is_an_indexs_own(asker: Asker, case: Case) -> None:
+    """First page, a page behind a cursor, and the same from the other end: nothing is sorted, cursors are searched by."""
+    if case.declared:
+        return
+    principal = root() if case.list == "institutions" else tenant(INSTITUTIONS[0])
+    edges, sent = await asker.page(case, principal, first=200)
+    assert len(edges) == 200, "the crowd is large enough"
+    middle = edges[-1]["cursor"]
+    requests: Sequence[dict[str, Any]] = (
+        {"first": 50},
+        {"first": 50, "after": middle},
+        {"last": 50},
+        {"last": 50, "before": middle},
+    )
+    for request in requests:
+        _edges, sent = await asker.page(case, principal, **request)
+        assert len(sent) == 1
+        plan = await asker.explain(sent[0], principal.tenant)
+        judge(plan, TABLES[case.list], column=None, walk=True, owned=case.list != "institutions")
+        if len(request) > 1:
+            assert any("<" in condition or ">" in condition for condition in plan.conditions), plan.text
+
+
+@pytest.mark.parametrize("case", WHERE_CASES, ids=lambda case: case.id)
+async def test_a_filter_is_searched_by_an_index(asker: Asker, case: Case) -> None:
+    principal = root() if case.list == "institutions" else tenant(INSTITUTIONS[0])
+    value = await asker.value(case)
+    edges, sent = await asker.page(case, principal, value, first=50)
+    assert edges, "the test would prove nothing about an empty list"
+    assert len(sent) == 1
+    plan = await asker.explain(sent[0], principal.tenant)
+    column = None if case.declared or case.list in SHORT else column_of(case)
+    judge(plan, TABLES[case.list], column=column, walk=case.declared, owned=case.list != "institutions")

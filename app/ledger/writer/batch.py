@@ -198,7 +198,10 @@ async def _used(connection: Driver, subject: Subject, commands: Sequence[Command
     kept = {row["event_id"]: row for row in personal}
     return {
         (event.key.institution_id, event.key.value): Used(
-            event, subject.as_of(current[event.position_id], event), kept.get(event.id)
+            event,
+            # Root's keys are found whatever they moved: the row may lie outside of this batch's scope.
+            subject.as_of(current[event.position_id], event) if event.position_id in current else None,
+            kept.get(event.id),
         )
         for event in events
     }
@@ -210,9 +213,8 @@ def _replay(submission: Submission, used: Mapping[KeyName, Used]) -> Outcome:
         found = used.get(_name(command))
         if found is None:
             return _PARTLY_DONE
-        if found.event.key.fingerprint != command.key.fingerprint or not _same_personal(
-            command.personal, found
-        ):
+        same = found.row is not None and found.event.key.fingerprint == command.key.fingerprint
+        if not (same and _same_personal(command.personal, found)):
             return _OTHER_INPUT
         answers.append(Answer(found.event, found.row, replayed=found.event.id not in submission.attempted))
     return answers

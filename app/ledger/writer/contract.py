@@ -101,8 +101,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """An event that already used a key, and the personal values and salts kept for it (None once erased)."""
+    """An event that already used a key, and the personal values and salts kept for it (None once erased).
+
+    `row` is as of that event; None when it is another institution's than those of the batch.
+    """
 
     event: Event
-    row: Row
+    row: Row | None
     personal: Named | None

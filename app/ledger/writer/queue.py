@@ -46,6 +46,7 @@ class FairQueue:
         self._counts: dict[str, int] = {}
         self._total = 0
         self._filled = asyncio.Event()
+        self._closed = False
 
     def __len__(self) -> int:
         return self._total
@@ -63,8 +64,13 @@ class FairQueue:
         self._total += size
         self._filled.set()
 
+    def close(self) -> None:
+        """Nothing will be put any more: who waits need not."""
+        self._closed = True
+        self._filled.set()
+
     async def wait(self) -> None:
-        """Until something waits."""
+        """Until something waits, or nothing ever will."""
         await self._filled.wait()
 
     def take(self, size: int) -> list[Submission]:
@@ -81,7 +87,7 @@ class FairQueue:
             self._leave(institution_id, need)
             if count >= size:
                 break
-        if not self._waiting:
+        if not self._waiting and not self._closed:
             self._filled.clear()
         return taken
 

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import asyncpg
 
@@ -25,10 +24,14 @@ RETRY_PAUSE_SECONDS_MAX = 1.0
 RETRYABLE = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
-    asyncpg.UniqueViolationError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    # What the driver says of a connection that broke between two of its own steps.
+    asyncpg.InternalClientError,
     *CONNECTION_LOST,
 )
-BUSY = Unavailable("the position is held by another command for too long; nothing was done, try again")
+# Another process used the key meanwhile: the next attempt finds it. Whatever else is not unique is a bug.
+USED_KEY = "ledger_events_idempotency"
+BUSY = "the position is held by another command for too long; nothing was done, try again"
 
 Ring = Callable[[int], None]
 
@@ -63,12 +66,9 @@ class Writer:
     async def close(self) -> None:
         """Refuse new commands, finish those accepted into the queue."""
         self._closing = True
-        while len(self._queue) and self._main is not None and not self._main.done():
-            await asyncio.sleep(0.01)
+        self._queue.close()
         if self._main is not None:
-            self._main.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._main
+            await self._main
         while self._side:
             await asyncio.wait(self._side)
 
@@ -90,15 +90,14 @@ class Writer:
         raise Refusal(outcome.code, outcome.message, outcome.field)
 
     async def _work(self) -> None:
+        """Batch after batch, until the queue is closed and empty."""
         while True:
             await self._queue.wait()
             submissions = self._queue.take(self._settings.batch_size_max)
-            work = asyncio.ensure_future(self._settle(submissions, wait=False))
-            try:
-                await asyncio.shield(work)
-            except asyncio.CancelledError:
-                await work
-                raise
+            if submissions:
+                await self._settle(submissions, wait=False)
+            elif self._closing:
+                return
 
     async def _settle(self, submissions: Sequence[Submission], *, wait: bool) -> None:
         """Attempt until every submission has its answer, within the deadlines."""
@@ -115,17 +114,17 @@ class Writer:
         while waiting:
             try:
                 waiting = await self._attempt(waiting, wait=wait)
-            except RETRYABLE as error:
+            except asyncpg.LockNotAvailableError:
+                self._fail(waiting, Unavailable(BUSY))
+                return
+            except Exception as error:  # noqa: BLE001 - what one command breaks must not take others down
+                if not _passes(error):
+                    await self._bisect(waiting, error, wait=wait)
+                    return
                 log.warning("a batch of %d is tried again: %s", len(waiting), type(error).__name__)
                 waiting = self._drop_late(waiting)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
                 pause = min(pause * 2, RETRY_PAUSE_SECONDS_MAX)
-            except asyncpg.LockNotAvailableError:
-                self._fail(waiting, BUSY)
-                return
-            except (asyncpg.PostgresError, ValueError, TypeError, AssertionError) as error:
-                await self._bisect(waiting, error, wait=wait)
-                return
 
     async def _attempt(self, submissions: Sequence[Submission], *, wait: bool) -> list[Submission]:
         """One transaction. Answers are told after its commit; returns those to be decided once more."""
@@ -185,3 +184,10 @@ class Writer:
     def _fail(submissions: Sequence[Submission], error: Exception) -> None:
         for submission in submissions:
             submission.settle(error)
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the same batch may well succeed when it is tried again."""
+    if isinstance(error, asyncpg.UniqueViolationError):
+        return error.constraint_name == USED_KEY
+    return isinstance(error, RETRYABLE)

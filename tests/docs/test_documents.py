@@ -1,0 +1,174 @@
+"""Every GraphQL document that is handed out fits the schema, and the saved operations do what they say."""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graphql import OperationDefinitionNode, OperationType, parse, validate
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
+
+import app.http.graphiql
+from app.engine.masking import Schema
+from tests.docs.blocks import blocks
+from tests.serving import ROOT, Bookkeeper, Server
+
+OPERATIONS = json.loads((Path(app.http.graphiql.__file__).parent / "operations.json").read_text())
+PAGE = ROOT / "frontend-examples" / "browser" / "index.html"
+IN_PAGE = re.compile(r'<script type="application/graphql" id="(\w+)">(.*?)</script>', re.DOTALL)
+IN_SHELL = re.compile(r"ask '(.*?)'", re.DOTALL)
+IN_JSON = re.compile(r"""-d '(\{"query": .*?\})'""")
+IN_FORM = re.compile(r"'query=(.*?)'", re.DOTALL)
+IN_PYTHON = re.compile(r'^FOLLOW = """(.*?)"""', re.MULTILINE | re.DOTALL)
+# A variable that somebody has to fill in: the prefix of an id, and an ellipsis for the rest of it.
+GAP = re.compile(r"([a-z]+)_…")
+PATIENCE_SECONDS = 15
+
+
+def documents() -> Iterator[tuple[str, str]]:
+    """Every document by a name of its own."""
+    for file in sorted((ROOT / "frontend-examples").rglob("*.graphql")):
+        yield file.name, file.read_text()
+    for name, text in IN_PAGE.findall(PAGE.read_text()):
+        yield f"{PAGE.name}-{name}", text
+    for operation in OPERATIONS:
+        yield operation["name"], operation["document"]
+    for block in blocks(ROOT / "README.md"):
+        for number, text in enumerate(_in_block(block.language, block.text)):
+            yield f"README-{block.line}-{number}", text
+
+
+def _in_block(language: str, text: str) -> list[str]:
+    match language:
+        case "graphql":
+            return [text]
+        case "sh":
+            posted = [json.loads(found)["query"] for found in IN_JSON.findall(text)]
+            return [*IN_SHELL.findall(text), *posted, *IN_FORM.findall(text)]
+        case "python":
+            return IN_PYTHON.findall(text)
+    return []
+
+
+DOCUMENTS = dict(documents())
+
+
+def kind_of(operation: dict[str, Any]) -> OperationType:
+    return _definition(operation).operation
+
+
+def _definition(operation: dict[str, Any]) -> OperationDefinitionNode:
+    found = [d for d in parse(operation["document"]).definitions if isinstance(d, OperationDefinitionNode)]
+    assert len(found) == 1, f"{operation['name']} holds one operation"
+    return found[0]
+
+
+QUESTIONS = {operation["name"]: operation for operation in OPERATIONS}
+CALLS = [name for name, o in QUESTIONS.items() if kind_of(o) is not OperationType.SUBSCRIPTION]
+STREAMS = [name for name, o in QUESTIONS.items() if kind_of(o) is OperationType.SUBSCRIPTION]
+
+
+@pytest.fixture(scope="module")
+def filled(server: Server, books: Bookkeeper) -> dict[str, dict[str, Any]]:
+    """The answers to all queries and mutations in their order, each filled in from those before it."""
+    known = demo_ids(server)
+    answers = {}
+    for name in CALLS:
+        answered = server.post(
+            QUESTIONS[name]["document"], fill(QUESTIONS[name]["variables"], known), name=name
+        )
+        answers[name] = answered
+        if name == "OpenPosition":
+            known["pos"] = answered["data"]["createPosition"]["position"]["id"]
+    return answers
+
+
+def demo_ids(server: Server) -> dict[str, str]:
+    """The asset that the comment of OpenPosition speaks of, and whose it is."""
+    asked = '{ assets(where: {label: {eq: "Pier 9 lofts"}}) { edges { node { id institutionId } } } }'
+    found = server.ask(asked)["assets"]["edges"][0]["node"]
+    return {"ast": found["id"], "inst": found["institutionId"]}
+
+
+def fill(value: Any, known: dict[str, str]) -> Any:
+    """The variables with ids where they have gaps."""
+    match value:
+        case dict():
+            return {name: fill(item, known) for name, item in value.items()}
+        case str() if gap := GAP.fullmatch(value):
+            return known[gap[1]]
+    return value
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_document_fits_the_schema(built_schema: Schema, name: str) -> None:
+    assert validate(built_schema._schema, parse(DOCUMENTS[name])) == []
+
+
+def test_documents_were_found_wherever_there_are_any() -> None:
+    places = {re.split(r"[-.]", name)[0] for name in DOCUMENTS}
+    assert {"positions", "follow", "index", "README", *QUESTIONS} <= places
+
+
+def test_saved_operations_are_a_short_lesson_that_begins_without_variables() -> None:
+    assert 10 <= len(OPERATIONS) <= 14
+    assert OPERATIONS[0]["variables"] == {}
+    for operation in OPERATIONS:
+        assert set(operation) == {"name", "question", "document", "variables"}
+        assert operation["question"].endswith("?")
+    assert len(QUESTIONS) == len({o["question"] for o in OPERATIONS}) == len(OPERATIONS)
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_a_saved_operation_has_its_name_and_its_variables(name: str) -> None:
+    definition = _definition(QUESTIONS[name])
+    assert definition.name
+    assert definition.name.value == name
+    taken = {variable.variable.name.value for variable in definition.variable_definitions or ()}
+    assert taken == set(QUESTIONS[name]["variables"])
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_saved_operation_is_answered_on_the_demo(filled: dict[str, dict[str, Any]], name: str) -> None:
+    answered = filled[name]
+    assert "errors" not in answered, answered
+    for payload in answered["data"].values():
+        assert payload, "there is something to see"
+        if isinstance(payload, dict):
+            assert payload.get("userErrors", []) == []
+            assert payload.get("edges", True), "there is something to see"
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_a_saved_subscription_begins(
+    server: Server, books: Bookkeeper, filled: dict[str, dict[str, Any]], name: str
+) -> None:
+    known = {"pos": filled["OpenPosition"]["data"]["createPosition"]["position"]["id"]}
+    variables = fill(QUESTIONS[name]["variables"], known)
+    first = await first_message(server, QUESTIONS[name]["document"], variables, books)
+    assert first["type"] == "next", first
+    assert "errors" not in first["payload"], first
+
+
+async def first_message(
+    server: Server, document: str, variables: dict[str, Any], books: Bookkeeper
+) -> dict[str, Any]:
+    """What a subscription tells first; something happens soon after it began."""
+    protocol = Subprotocol("graphql-transport-ws")
+    async with (
+        asyncio.timeout(PATIENCE_SECONDS),
+        connect(server.graphql.replace("http", "ws"), subprotocols=[protocol]) as socket,
+    ):
+        key = {"authorization": f"Bearer {server.root_key}"}
+        await socket.send(json.dumps({"type": "connection_init", "payload": key}))
+        assert json.loads(await socket.recv())["type"] == "connection_ack"
+        asked = {"query": document, "variables": variables}
+        await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": asked}))
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(books.open)
+        told: dict[str, Any] = json.loads(await socket.recv())
+        return told

@@ -1,0 +1,295 @@
+"""Connections that die at the worst moment: nothing is lost, nothing is done twice, nobody is told nonsense."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app.context import Services
+from app.errors import Refusal, Unavailable
+from app.ledger.writer import Answer, Command, Decision, View
+from app.main import assemble
+from app.positions.commands import MovePosition
+from app.positions.model import Position, State
+from app.settings import Settings
+from app.storage.database import Address
+from tests import factories
+from tests.factories import FUND, Place, release
+from tests.ledger.conftest import HeadHeld, Ledger, taken
+from tests.ledger.proxy import Cut, Wire, wired
+from tests.ledger.test_chain import check_chain
+
+# The backends of writers: those that hold or wait for the head.
+KILL_WRITERS = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_locks
+WHERE relation = 'ledger_head'::regclass AND mode IN ('RowShareLock', 'RowExclusiveLock') AND pid <> ALL($1::int[])
+"""
+
+
+async def kill_writers(owner: asyncpg.Connection, *spared: int) -> int:
+    killed: int = await owner.fetchval(KILL_WRITERS, [owner.get_server_pid(), *spared])
+    return killed
+
+
+async def test_a_killed_backend_costs_time_and_no_command(
+    services: Services, place: Place, owner: asyncpg.Connection, owner_url: str, ledger: Ledger
+) -> None:
+    """Killed while its batch waits for the head, three times over."""
+    commands = [await factories.opening(services, place.asset, idempotency_key=str(n)) for n in range(20)]
+    holder = await asyncpg.connect(owner_url)
+    async with holder.transaction():
+        await holder.execute("SELECT FROM ledger_head FOR UPDATE")
+        tasks = [asyncio.create_task(services.writer.submit(command)) for command in commands]
+        killed = 0
+        while killed < 3:
+            await asyncio.sleep(0.01)
+            killed += await kill_writers(owner, holder.get_server_pid())
+    await holder.close()
+    answers = await asyncio.gather(*tasks)
+    assert not any(answer.replayed for answer in answers)
+    events = await ledger(place.institution.id)
+    assert [event.key.value for event in events] == [str(number) for number in range(20)]
+    check_chain(events)
+
+
+async def test_backends_killed_at_random_lose_nothing_and_double_nothing(
+    services: Services, second: Services, place: Place, owner: asyncpg.Connection, ledger: Ledger
+) -> None:
+    positions = [await factories.position(services, place.asset) for _ in range(10)]
+    chance = random.Random(11)
+    done = asyncio.Event()
+    killed = 0
+
+    async def kill() -> None:
+        nonlocal killed
+        while not done.is_set():
+            await asyncio.sleep(chance.uniform(0, 0.02))
+            killed += await kill_writers(owner)
+
+    async def work(server: Services, lane: int) -> list[Answer]:
+        answers = []
+        for number in range(10):
+            command: Command = await factories.opening(server, place.asset)
+            if number == 5:
+                command = factories.move(server, positions[lane], FUND)
+            answers.append(await server.writer.submit(command))
+        return answers
+
+    killing = asyncio.create_task(kill())
+    servers = [services, second] * 5
+    answers = await asyncio.gather(*(work(server, lane) for lane, server in enumerate(servers)))
+    done.set()
+    await killing
+    told = [answer for some in answers for answer in some]
+    assert killed > 3, "the test has teeth"
+    assert not any(answer.replayed for answer in told)
+    events = await ledger()
+    assert len(events) == 110
+    assert {answer.event.id for answer in told} == {event.id for event in events[10:]}
+    check_chain(events)
+    assert await owner.fetchval("SELECT count(*) FROM positions") == 100
+    assert await owner.fetchval("SELECT count(*) FROM positions WHERE state = 'FUNDED'") == 10
+
+
+class TestBehindAWire:
+    """The wire to the database breaks around COMMIT, so that the outcome is not known."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"command_deadline_seconds": 1.0})
+
+    @pytest.fixture
+    async def far(
+        self, settings: Settings, address: Address, services: Services
+    ) -> AsyncIterator[tuple[Wire, Services]]:
+        """A second server whose connections can be cut."""
+        async with wired(address.url) as (wire, url):
+            made = assemble(settings, Address.of(url, address.direct_url, address.owner_url))
+            async with made.running():
+                yield wire, made.services
+
+    @pytest.mark.parametrize("cut", [Cut.BEFORE_COMMIT, Cut.AFTER_COMMIT])
+    @pytest.mark.parametrize("key", [None, "mine"], ids=["with a key made for it", "with a key of its own"])
+    async def test_a_command_whose_commit_is_cut_happens_once_and_is_no_replay(
+        self, far: tuple[Wire, Services], place: Place, ledger: Ledger, cut: Cut, key: str | None
+    ) -> None:
+        wire, server = far
+        command = await factories.opening(server, place.asset, idempotency_key=key)
+        wire.cut = cut
+        answer = await server.writer.submit(command)
+        assert wire.cuts == 1
+        assert not answer.replayed
+        assert [answer.event] == await ledger()
+        if key is not None:
+            assert (await server.writer.submit(command)).replayed
+
+    @pytest.mark.parametrize("cut", [Cut.BEFORE_COMMIT, Cut.AFTER_COMMIT])
+    async def test_a_move_whose_commit_is_cut_happens_once(
+        self, far: tuple[Wire, Services], place: Place, ledger: Ledger, cut: Cut
+    ) -> None:
+        """Decided anew without its key it would be refused as stale."""
+        wire, server = far
+        position = await factories.position(server, place.asset)
+        wire.cut = cut
+        answer = await server.writer.submit(factories.move(server, position, FUND, expected_version=1))
+        assert not answer.replayed
+        assert (answer.row.position.version, answer.row.position.state) == (2, State.FUNDED)
+        assert len(await ledger()) == 2
+
+    async def test_a_list_whose_commit_is_cut_happens_once(
+        self, far: tuple[Wire, Services], place: Place, ledger: Ledger
+    ) -> None:
+        wire, server = far
+        position = await factories.position(server, place.asset)
+        wire.cut = Cut.AFTER_COMMIT
+        answers = await server.writer.submit_all(
+            [factories.move(server, position, intent) for intent in (FUND, release("1.00"), release())]
+        )
+        assert [answer.replayed for answer in answers] == [False] * 3
+        assert [answer.row.position.version for answer in answers] == [2, 3, 4]
+        assert len(await ledger()) == 4
+
+    async def test_an_equal_command_of_somebody_else_is_still_a_replay(
+        self, far: tuple[Wire, Services], services: Services, place: Place, ledger: Ledger
+    ) -> None:
+        wire, server = far
+        first = await services.writer.submit(
+            await factories.opening(services, place.asset, idempotency_key="mine")
+        )
+        wire.cut = Cut.BEFORE_COMMIT
+        again = await server.writer.submit(
+            await factories.opening(server, place.asset, idempotency_key="mine")
+        )
+        assert again.replayed
+        assert again.event == first.event
+        assert len(await ledger()) == 1
+
+    async def test_when_the_database_stays_away_the_outcome_is_said_to_be_unknown_and_can_be_asked_for(
+        self, far: tuple[Wire, Services], place: Place, ledger: Ledger
+    ) -> None:
+        wire, server = far
+        command = await factories.opening(server, place.asset, idempotency_key="mine")
+        wire.cut, wire.down = Cut.AFTER_COMMIT, False
+        sent = asyncio.create_task(server.writer.submit(command))
+        while not wire.cuts:
+            await asyncio.sleep(0.001)
+        wire.down = True
+        wire.break_all()
+        with pytest.raises(Unavailable, match="same idempotency key"):
+            await sent
+        wire.down = False
+        again = await server.writer.submit(command)
+        assert again.event.key.value == "mine"
+        assert len(await ledger()) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stalling(MovePosition):
+    """Stops the whole process for longer than the database waits, the first time it is decided."""
+
+    stalled: Any = None
+
+    def decide(self, view: View) -> Decision:
+        if not self.stalled:
+            self.stalled.append(True)
+            time.sleep(5.6)
+        return MovePosition.decide(self, view)
+
+
+@pytest.mark.slow
+async def test_a_process_that_stalls_within_its_transaction_loses_its_turn_and_not_its_command(
+    services: Services, place: Place, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The database ends such a transaction after five seconds, so that it stops nobody else."""
+    position = await factories.position(services, place.asset)
+    sane = factories.move(services, position, FUND)
+    command = Stalling(**{field.name: getattr(sane, field.name) for field in fields(sane)}, stalled=[])
+    answer = await services.writer.submit(command)
+    assert (answer.row.position.state, answer.replayed) == (State.FUNDED, False)
+    assert "is tried again" in caplog.text, "the test has teeth"
+    assert len(await ledger()) == 2
+
+
+async def test_two_processes_that_want_the_same_things_in_opposite_orders_never_deadlock(
+    services: Services,
+    second: Services,
+    place: Place,
+    owner: asyncpg.Connection,
+    ledger: Ledger,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Keys, references and positions, in lists; for at most eight seconds."""
+    caplog.set_level(logging.WARNING, "escrowgrid.writer")
+    positions = [await factories.position(services, place.asset) for _ in range(6)]
+    accepted = 0
+
+    async def creations(server: Services, order: int, round_: int) -> list[Command]:
+        names = [f"{round_}-{number}" for number in range(6)][::order]
+        return [
+            await factories.opening(
+                server, place.asset, external_reference=f"ref {name}", idempotency_key=f"key {name}"
+            )
+            for name in names
+        ]
+
+    async def work(server: Services, order: int) -> None:
+        nonlocal accepted
+        for round_ in range(12):
+            moves: list[Command] = [
+                factories.move(server, position, intent)
+                for position in positions[::order]
+                for intent in ([FUND] if round_ == 0 else [release("0.01")])
+            ]
+            batches = [await creations(server, order, round_), moves]
+            for commands in batches[::order]:
+                results = await asyncio.gather(
+                    server.writer.submit_all(commands),
+                    *(server.writer.submit(command) for command in reversed(commands)),
+                    return_exceptions=True,
+                )
+                unexpected = [r for r in results if isinstance(r, Exception) and not isinstance(r, Refusal)]
+                assert not unexpected
+                accepted += sum(not isinstance(result, Exception) for result in results)
+
+    async with asyncio.timeout(8):
+        await asyncio.gather(*(work(server, order) for server, order in [(services, 1), (second, -1)] * 2))
+    assert accepted
+    assert "Deadlock" not in caplog.text
+    assert (
+        await owner.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == 0
+    )
+    references = [
+        row["external_reference"] for row in await owner.fetch("SELECT external_reference FROM positions")
+    ]
+    assert len(references) == 6 + 12 * 6
+    check_chain(await ledger())
+
+
+async def test_a_server_whose_bell_and_tail_are_killed_too_goes_on(
+    services: Services, place: Place, owner: asyncpg.Connection, head_held: HeadHeld
+) -> None:
+    """Every backend of the login, whatever it does."""
+    plug = await factories.opening(services, place.asset)
+    waiting: asyncio.Task[Answer]
+    async with head_held():
+        waiting = asyncio.create_task(services.writer.submit(plug))
+        await taken(services.writer)
+    await waiting
+    killed = await owner.fetchval(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND usename = 'escrowgrid_test'"
+    )
+    assert killed >= 3
+    answer = await services.writer.submit(await factories.opening(services, place.asset))
+    found: Position = answer.row.position
+    assert found.version == 1
+    stream = services.tail.stream(place.institution.id, 1)
+    events = await asyncio.wait_for(anext(stream), timeout=5)
+    assert [event.id for event in events] == [answer.event.id]
+    await stream.aclose()

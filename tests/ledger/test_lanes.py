@@ -1,0 +1,146 @@
+"""Rows that somebody else holds: their commands step aside, and everybody else goes on."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import asyncpg
+import pytest
+
+from app.context import Services
+from app.errors import Refusal, Unavailable
+from app.ledger.writer.writer import SIDE_LANES_MAX
+from app.positions.model import Position, State
+from app.settings import Settings
+from tests import factories
+from tests.factories import FUND, Place, release
+
+Held = Callable[..., AbstractAsyncContextManager[None]]
+
+
+@pytest.fixture
+def held(owner_url: str) -> Held:
+    """While the block lasts somebody else holds the rows of these positions."""
+
+    @asynccontextmanager
+    async def hold(*positions: Position) -> AsyncIterator[None]:
+        connection = await asyncpg.connect(owner_url)
+        try:
+            async with connection.transaction():
+                ids = [position.id for position in positions]
+                await connection.execute("SELECT FROM positions WHERE id = ANY($1) FOR UPDATE", ids)
+                yield
+        finally:
+            await connection.close()
+
+    return hold
+
+
+async def test_a_command_on_a_held_row_waits_aside_and_delays_nobody(
+    services: Services, place: Place, held: Held
+) -> None:
+    stuck = await factories.position(services, place.asset)
+    others = [await factories.position(services, place.asset) for _ in range(20)]
+    async with held(stuck):
+        waiting = asyncio.create_task(services.writer.submit(factories.move(services, stuck, FUND)))
+        answers = await asyncio.wait_for(
+            asyncio.gather(
+                *(services.writer.submit(factories.move(services, other, FUND)) for other in others)
+            ),
+            timeout=3,
+        )
+        assert [answer.row.position.state for answer in answers] == [State.FUNDED] * 20
+        assert not waiting.done()
+    answer = await waiting
+    assert answer.row.position.version == 2
+    assert answer.event.sequence == 42
+    assert not answer.replayed
+
+
+async def test_it_is_decided_on_the_row_as_it_is_when_it_gets_it(
+    services: Services, second: Services, place: Place, held: Held
+) -> None:
+    position = await factories.position(services, place.asset)
+    async with held(position):
+        stale = asyncio.create_task(
+            second.writer.submit(factories.move(second, position, FUND, expected_version=1))
+        )
+        fresh = asyncio.create_task(
+            services.writer.submit(factories.move(services, position, FUND, expected_version=1))
+        )
+        await asyncio.sleep(0.1)
+    results = await asyncio.gather(stale, fresh, return_exceptions=True)
+    assert sorted(isinstance(result, Refusal) for result in results) == [False, True]
+
+
+async def test_a_list_with_one_held_row_waits_as_a_whole(
+    services: Services, place: Place, held: Held, owner: asyncpg.Connection
+) -> None:
+    positions = [await factories.position(services, place.asset) for _ in range(3)]
+    async with held(positions[1]):
+        before = await factories.footprint(owner)
+        waiting = asyncio.create_task(
+            services.writer.submit_all([factories.move(services, position, FUND) for position in positions])
+        )
+        await asyncio.sleep(0.1)
+        assert await factories.footprint(owner) == before
+        # Its other rows are free meanwhile.
+        await services.writer.submit(factories.move(services, positions[2], release_nothing()))
+    with pytest.raises(Refusal, match="cannot do that") as refused:
+        await waiting
+    assert refused.value.field == "items.2.toState"
+    assert await owner.fetchval("SELECT count(*) FROM positions WHERE state = 'FUNDED'") == 0
+
+
+def release_nothing() -> factories.Intent:
+    return factories.Intent(state=State.CANCELLED)
+
+
+class TestWithLittlePatience:
+    """The side lane has a timeout of its own."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"side_lane_wait_seconds": 0.2})
+
+    async def test_a_row_held_for_too_long_is_a_clear_error_and_writes_nothing(
+        self, services: Services, place: Place, held: Held, owner: asyncpg.Connection
+    ) -> None:
+        position = await factories.position(services, place.asset, state=State.FUNDED)
+        before = await factories.footprint(owner)
+        command = factories.move(services, position, release("1.00"), idempotency_key="late")
+        async with held(position):
+            with pytest.raises(Unavailable, match="nothing was done, try again"):
+                await asyncio.wait_for(services.writer.submit(command), timeout=3)
+        assert await factories.footprint(owner) == before
+        answer = await services.writer.submit(command)
+        assert not answer.replayed
+        assert answer.row.position.version == 3
+
+    async def test_more_stuck_rows_than_side_lanes_still_stall_nobody(
+        self, services: Services, place: Place, held: Held
+    ) -> None:
+        stuck = [await factories.position(services, place.asset) for _ in range(SIDE_LANES_MAX + 2)]
+        free = await factories.position(services, place.asset)
+        async with held(*stuck):
+            waiting = [
+                asyncio.create_task(services.writer.submit(factories.move(services, position, FUND)))
+                for position in stuck
+            ]
+            for intent in (FUND, release("1.00"), release()):
+                await asyncio.wait_for(services.writer.submit(factories.move(services, free, intent)), 1)
+            results = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), timeout=5)
+        assert all(isinstance(result, Unavailable) for result in results)
+
+    async def test_shutting_down_waits_for_the_side_lane(
+        self, services: Services, place: Place, held: Held
+    ) -> None:
+        position = await factories.position(services, place.asset)
+        async with held(position):
+            waiting = asyncio.create_task(services.writer.submit(factories.move(services, position, FUND)))
+            await asyncio.sleep(0.1)
+            closing = asyncio.create_task(services.writer.close())
+            await asyncio.sleep(0.02)
+            assert not closing.done()
+        await closing
+        assert (await waiting).row.position.state is State.FUNDED

@@ -1,0 +1,228 @@
+"""A durable database and the server processes on it, as an operator runs them: each is killed and started at will."""
+
+import asyncio
+import ctypes
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import httpx
+
+from app.ledger.checkpoints import signer_from
+from app.positions.escrow import BUILT_IN
+from app.storage import embedded
+from app.storage.database import Address
+from app.storage.provide import prepare
+from app.verify.findings import Report
+from app.verify.walk import verify
+from tests.reliability.relay import Relay
+from tests.serving import ROOT, free_port, plain_environment
+
+START_SECONDS_MAX = 60
+KILL_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+DURABILITY = ("fsync", "synchronous_commit", "full_page_writes")
+SERVER_SETTINGS = {
+    "STORE_BACKEND": "postgres",
+    "LOG_LEVEL": "WARNING",
+    "CHECKPOINT_SECONDS": "1",
+    "LEASE_SECONDS": "2",
+    "TICK_SECONDS": "0.5",
+}
+
+
+class Server:
+    """One process of `escrowgrid serve`."""
+
+    def __init__(self, address: Address, root_key: str, folder: Path, settings: Mapping[str, str]) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._log = folder / f"server-{port}.log"
+        environment = {
+            **plain_environment(),
+            **SERVER_SETTINGS,
+            "DATABASE_URL": address.url,
+            "DATABASE_DIRECT_URL": address.direct_url,
+            "DATA_DIR": str(folder / "keys"),
+            "ROOT_API_KEY": root_key,
+            **settings,
+        }
+        with self._log.open("wb") as said:
+            self._process = subprocess.Popen(
+                (sys.executable, "-m", "app.cli", "serve", "--port", str(port)),
+                cwd=ROOT,
+                env=environment,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    async def ready(self) -> None:
+        """Until it serves."""
+        began = time.monotonic()
+        async with httpx.AsyncClient(timeout=5) as client:
+            while True:
+                assert self.is_alive, f"the server ended with {self._process.returncode}:\n{self.said}"
+                assert time.monotonic() - began < START_SECONDS_MAX, f"it was not ready in time:\n{self.said}"
+                try:
+                    if (await client.get(f"{self.url}/ready")).status_code == httpx.codes.OK:
+                        return
+                except httpx.TransportError:
+                    pass
+                await asyncio.sleep(0.05)
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """As an operator stops it; killed when it does not heed."""
+        if self.is_alive:
+            self._process.terminate()
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    @property
+    def resident_bytes(self) -> int:
+        """What it holds in memory now."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+
+    @property
+    def said(self) -> str:
+        """The end of its log."""
+        return self._log.read_text(errors="replace")[-5_000:]
+
+
+class Site:
+    """The database, its servers, and whoever looks at both from outside."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.root_key = f"egroot_{secrets.token_urlsafe(24)}"
+        self.servers: list[Server] = []
+        self.relay = Relay()
+        self._running = self._start()
+        self._address: Address | None = None
+
+    def _start(self) -> embedded.RunningCluster:
+        return embedded.start(self.folder / "database", durable=True, settings={"max_connections": "400"})
+
+    async def open(self) -> None:
+        """Migrate, and make the login of the servers."""
+        self._address = await asyncio.to_thread(prepare, self._running.admin_url)
+        async with self.connected() as owner:
+            for name in DURABILITY:
+                assert await owner.fetchval("SELECT current_setting($1)", name) == "on", "crashes have to hurt"
+        await self.relay.open(self._running.port)
+
+    def address(self, *, relayed: bool = False) -> Address:
+        """Where the database is now; `relayed`, an address that stays the same when it is started again."""
+        assert self._address is not None, "the site is open"
+        port = self.relay.port if relayed else self._running.port
+        urls = (self._address.url, self._address.direct_url, self._address.owner_url)
+        return Address(*(_at(url, port) for url in urls))
+
+    def start_server(self, *, relayed: bool = False, **settings: str) -> Server:
+        """A new server process, not ready yet."""
+        server = Server(self.address(relayed=relayed), self.root_key, self.folder, settings)
+        self.servers.append(server)
+        return server
+
+    async def serve(self, count: int = 1, *, relayed: bool = False, **settings: str) -> list[Server]:
+        """New server processes that serve."""
+        servers = [self.start_server(relayed=relayed, **settings) for _ in range(count)]
+        await asyncio.gather(*(server.ready() for server in servers))
+        return servers
+
+    def stop_servers(self) -> None:
+        """All of them."""
+        for server in self.servers:
+            server.stop()
+        self.servers.clear()
+
+    def crash_database(self) -> None:
+        """`pg_ctl stop -m immediate`, and start again: it recovers, on another port."""
+        self._running.kill()
+        self._running = self._start()
+        self.relay.lead_to(self._running.port)
+
+    async def crash_backend(self) -> None:
+        """kill -9 of one of the database's processes: all of its sessions end, and it recovers by itself."""
+        async with self.connected() as owner:
+            pid = await owner.fetchval("SELECT pg_backend_pid()")
+            os.kill(pid, signal.SIGKILL)
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[asyncpg.Connection]:
+        """As the superuser, who sees everything."""
+        connection = await asyncpg.connect(self.address().owner_url, timeout=30)
+        try:
+            yield connection
+        finally:
+            connection.terminate()
+
+    async def verify(self) -> Report:
+        """What `escrowgrid verify` finds, run with the servers' own key."""
+        key = signer_from(None, self.folder / "keys").public_key
+        return await verify(self.address().direct_url, BUILT_IN, public_key=key)
+
+    async def close(self) -> None:
+        """End everything that was started."""
+        self.stop_servers()
+        await self.relay.close()
+        self._running.stop("immediate")
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[Site]:
+    """A site in a folder of its own, gone at the end of the block."""
+    # Not pytest's own folder: the database's account has to pass through.
+    folder = Path(tempfile.mkdtemp(prefix="escrowgrid-reliability-"))
+    folder.chmod(0o711)
+    try:
+        site = Site(folder)
+        try:
+            await site.open()
+            yield site
+        finally:
+            await site.close()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _at(url: str, port: int) -> str:
+    parts: Any = urlsplit(url)
+    login = parts.netloc.rpartition("@")[0]
+    return urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{port}"))
+
+
+def _end_with_parent() -> None:
+    """Whatever becomes of the test, the server goes with it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(KILL_WITH_PARENT, signal.SIGKILL)
