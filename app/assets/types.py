@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import strawberry
 
@@ -16,6 +16,10 @@ from app.institutions.graphql import Institution, institution_by_id
 from app.institutions.model import Region, Vertical
 from app.storage.conditions import Condition
 from app.storage.paging import Page, PageRequest
+
+if TYPE_CHECKING:
+    from app.positions.inputs import PositionOrder, PositionWhere
+    from app.positions.types import Position
 
 # A template by its institution and id: every index of assets starts with the institution.
 OfTemplate = tuple[str, str]
@@ -122,6 +126,29 @@ class Asset(Node):
     )
     created_at: datetime = strawberry.field(description="When it was made.")
     updated_at: datetime = strawberry.field(description="When it last changed.")
+
+    @strawberry.field(description="The positions held on it, newest first unless said otherwise.")
+    async def positions(
+        self,
+        info: Info,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+        where: Annotated[
+            Annotated["PositionWhere", strawberry.lazy("app.positions.inputs")] | None,
+            strawberry.argument(description="Which positions."),
+        ] = None,
+        order_by: Annotated[
+            Annotated["PositionOrder", strawberry.lazy("app.positions.inputs")] | None,
+            strawberry.argument(description="In which order; newest first when absent."),
+        ] = None,
+    ) -> Connection[Annotated["Position", strawberry.lazy("app.positions.types")]]:
+        """One page; the assets of a level are asked together."""
+        from app.positions.graphql import positions_connection
+
+        request = info.context.page(first, after, last, before)
+        return await positions_connection(info.context, str(self.id), request, where, order_by)
 
     @classmethod
     def of(cls, asset: model.Asset) -> "Asset":

@@ -49,7 +49,7 @@ describe(
     "What institutions are ordered by.",
     {
         InstitutionOrderField.CREATED_AT: "When it was opened.",
-        InstitutionOrderField.NAME: "The name. No index serves it: all institutions are sorted.",
+        InstitutionOrderField.NAME: "The name.",
     },
 )
 describe(

@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+# Written out in full, 1e999999999 would fill a gigabyte.
+MAGNITUDE_MAX = 400
 
 _STORED = json.JSONDecoder(parse_float=Decimal)
 
@@ -60,6 +62,8 @@ def micros(moment: datetime) -> int:
 def _number(value: Decimal) -> str:
     if not value.is_finite():
         raise NotCanonical("only finite numbers have a canonical spelling")
+    if abs(value.adjusted()) > MAGNITUDE_MAX:
+        raise NotCanonical(f"a number has at most {MAGNITUDE_MAX} digits before or behind the point")
     text = format(value, "f")
     if "." in text:
         text = text.rstrip("0").rstrip(".")

@@ -23,6 +23,7 @@ RECONNECT_PAUSE_SECONDS = 0.05
 RECONNECT_PAUSE_SECONDS_MAX = 2.0
 CONNECT_TIMEOUT_SECONDS = 5.0
 RECONNECTED = "reconnected"
+SEVERAL = "several"
 
 
 class PostgresBell(BroadcastBackend):
@@ -78,7 +79,9 @@ class PostgresBell(BroadcastBackend):
 
     def _heard(self, _connection: object, _pid: int, channel: str, message: object) -> None:
         if self._rung.full():
+            # Nobody's ring in particular: else one's own could hide that of another process.
             self._rung.get_nowait()
+            message = SEVERAL
         self._rung.put_nowait(Ring(channel, str(message)))
 
     async def _open(self) -> None:
@@ -170,6 +173,8 @@ class Bell:
                 with suppress(Exception):
                     await broadcast.disconnect()
             self.rebuilt += 1
+            # The last ring may have been lost with it.
+            self._due.set()
             await asyncio.sleep(pause)
             pause = min(pause * 2, RECONNECT_PAUSE_SECONDS_MAX)
 

@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.errors import CursorInvalid
+from app.kit.chain import digest
 from app.kit.cursor import BadCursor, seal, unseal
 
 ORDER = "ledger"
+LOG_ID_LENGTH = 8
+MARK_LENGTH = 8
 START_OVER = "read the state again with a query and subscribe from its ledgerHead cursor"
 
 
@@ -20,25 +23,29 @@ class Epochs:
 
     def cursor(self, scope: str, sequence: int) -> str:
         """The cursor just behind `sequence` of `scope` (an institution, or * for the global order)."""
-        return seal(ORDER, self.log_id, scope, self.current, sequence)
+        return seal(ORDER, self._mark(scope), self.current, sequence)
 
     def place(self, scope: str, cursor: str, head: int) -> int:
         """The sequence to go on after; raises `CursorInvalid` when going on could skip or repeat an event."""
         try:
-            log_id, owner, epoch, sequence = unseal(ORDER, cursor)
+            mark, epoch, sequence = unseal(ORDER, cursor)
         except BadCursor as error:
             raise CursorInvalid(
                 f"{error}; a ledger cursor comes from an edge, a payload or ledgerHead"
             ) from None
         except ValueError:
             raise CursorInvalid("the cursor is not one of the ledger's") from None
-        if log_id != self.log_id:
+        if not isinstance(mark, str) or mark[:LOG_ID_LENGTH] != self.log_id[:LOG_ID_LENGTH]:
             raise CursorInvalid(f"the cursor belongs to another ledger; {START_OVER}")
-        if owner != scope:
+        if mark != self._mark(scope):
             raise CursorInvalid(f"the cursor was made for another institution's key; {START_OVER}")
         if not isinstance(epoch, int) or not isinstance(sequence, int) or sequence < 0:
             raise CursorInvalid("the cursor is not one of the ledger's")
         return self._judge(scope, epoch, sequence, head)
+
+    def _mark(self, scope: str) -> str:
+        """Tells ledgers and scopes apart; short, so that a cursor fits into the reason a socket is closed with."""
+        return self.log_id[:LOG_ID_LENGTH] + digest(f"{self.log_id}:{scope}".encode()).hex()[:MARK_LENGTH]
 
     def _judge(self, scope: str, epoch: int, sequence: int, head: int) -> int:
         if epoch > self.current:

@@ -40,7 +40,11 @@ class LedgerEventKindFilter:
     in_: list[Kind] | None = strawberry.field(default=None, name="in", description="One of these.")
 
 
-@strawberry.input(description="Which events. All tests must pass.")
+@strawberry.input(
+    description="Which events; all tests must pass. An index serves `id`, `institutionId`, `positionId`, `currency` and "
+    "`recordedAt`. The others look at every event that these leave, in the order of the ledger: in a long one, give a "
+    "span of `recordedAt`."
+)
 class LedgerEventWhere:
     """Tests on events."""
 

@@ -1,11 +1,11 @@
 """The SQL behind the ledger's reads."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Row, Select, func, insert, select
+from sqlalchemy import ColumnElement, Row, Select, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.kit.chain import GENESIS
@@ -141,7 +141,32 @@ async def sum_before(
 
 
 def _select(scope: str, conditions: Conditions) -> Select[Any]:
-    return narrow(within(select(ledger_events), t.institution_id, scope), FIELDS, conditions)
+    statement = within(select(ledger_events), t.institution_id, scope)
+    owner = _owner(scope, conditions)
+    if owner is not None:
+        # Recording times never run backwards: a span of them is a span of sequences, and that is the list's order.
+        spans = [test for test in conditions if test.field == "recorded_at"]
+        statement = statement.where(*(bound for test in spans for bound in _bounds(owner, test)))
+    return narrow(statement, FIELDS, conditions)
+
+
+def _owner(scope: str, conditions: Conditions) -> str | None:
+    """The one institution whose events are asked for, if it is one."""
+    if scope != ALL_INSTITUTIONS:
+        return scope
+    named = [test.value for test in conditions if test.field == "institution_id" and test.operator == "eq"]
+    return str(named[0]) if named else None
+
+
+def _bounds(owner: str, test: Condition) -> Iterator[ColumnElement[bool]]:
+    e = ledger_events.alias("edge").c
+    edge = select(e.sequence).where(e.institution_id == owner).limit(1)
+    if test.operator in ("eq", "gte"):
+        first = edge.where(e.recorded_at >= test.value).order_by(e.recorded_at, e.sequence)
+        yield t.sequence >= first.scalar_subquery()
+    if test.operator in ("eq", "lte"):
+        last = edge.where(e.recorded_at <= test.value).order_by(e.recorded_at.desc(), e.sequence.desc())
+        yield t.sequence <= last.scalar_subquery()
 
 
 def _model(row: Row[Any]) -> Event:

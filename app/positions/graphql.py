@@ -17,7 +17,7 @@ from app.policies import model as policies
 from app.policies import service as policy_service
 from app.positions import reads
 from app.positions.aggregates import AsOf, Where, place_of
-from app.positions.inputs import PositionOrder, PositionOrderField
+from app.positions.inputs import PositionOrder, PositionOrderField, PositionWhere
 from app.positions.model import Position as PositionModel
 from app.positions.reads import Conditions
 from app.positions.types import Lifecycle, Position
@@ -138,6 +138,19 @@ async def position_by_id(context: Context, ids: Sequence[str]) -> Mapping[str, P
     async with context.reading() as reading:
         found = await reads.fetch_many(reading, context.scope, ids)
     return {key: Position.of(model) for key, model in found.items()}
+
+
+async def positions_connection(
+    context: Context,
+    asset_id: str,
+    request: PageRequest,
+    where: PositionWhere | None,
+    order_by: PositionOrder | None,
+) -> Connection[Position]:
+    """A page of the positions of an asset, asked together with those of the other assets of the level."""
+    tests = conditions(where)
+    page = await context.load(positions_of_asset, asset_id, tests, named_order(order_by), request)
+    return connection(page, Position.of, partial(context.load, positions_count_of_asset, asset_id, tests))
 
 
 async def positions_of_asset(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Row, Select, Text, cast, func, select, true, tuple_
+from sqlalchemy import ColumnElement, Row, Select, Text, cast, func, literal, select, true, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -152,10 +152,10 @@ def _typed(column: ColumnElement[Any], value: str | int) -> Any:
     if not isinstance(column.type, TIMESTAMP):
         return value
     if value == FOR_EVER:
-        return datetime.max
+        return literal(datetime.max, column.type)
     if not isinstance(value, int):
         raise BadCursor("the cursor belongs to a list with another order")
-    return EPOCH + timedelta(microseconds=value)
+    return literal(EPOCH + timedelta(microseconds=value), column.type)
 
 
 def _cursor(order: Order, row: Row[Any]) -> str:

@@ -27,6 +27,9 @@ CREATE TABLE institutions (
   updated_at timestamptz NOT NULL
 );
 
+CREATE INDEX institutions_name ON institutions (name, id);
+CREATE INDEX institutions_created ON institutions (created_at);
+
 CREATE TABLE api_keys (
   institution_id text COLLATE "C" NOT NULL REFERENCES institutions (id),
   id text COLLATE "C" NOT NULL,

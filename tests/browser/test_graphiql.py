@@ -18,7 +18,7 @@ import app.http.graphiql
 
 pytestmark = pytest.mark.browser
 
-VIEWER = "query Viewer { viewer { name role } }"
+VIEWER = "query Viewer { viewer { label role } }"
 LIVE = "subscription Live { ledgerEvents { cursor } }"
 OPERATIONS = json.loads((Path(app.http.graphiql.__file__).parent / "operations.json").read_text())
 

@@ -170,47 +170,56 @@ class TestWithoutATick:
         await second.writer.submit(await factories.opening(second, place.asset))
         assert await asyncio.wait_for(waiting, timeout=3) == [1]
 
+    async def test_no_ring_is_lost_where_several_processes_ring_at_once(
+        self, services: Services, second: Services, place: Place
+    ) -> None:
+        for _ in range(60):
+            commands = [
+                (server, await factories.opening(server, place.asset)) for server in (services, second)
+            ]
+            await asyncio.gather(*(server.writer.submit(command) for server, command in commands))
+            head = await services.tail.head(ALL_INSTITUTIONS)
+            async with asyncio.timeout(2):
+                for server in (services, second):
+                    await server.tail.wait(ALL_INSTITUTIONS, head - 1)
+
     async def test_killed_listeners_are_made_anew_and_events_still_arrive(
         self, services: Services, second: Services, place: Place, owner: asyncpg.Connection
     ) -> None:
-        async def listeners() -> set[int]:
-            rows = await owner.fetch(
-                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
-            )
-            return {row["pid"] for row in rows}
-
         async def two() -> bool:
-            return len(await listeners()) == 2
+            return len(await listeners(owner)) == 2
 
         for number in range(1, 4):
             await eventually(two)
-            before = await listeners()
+            before = await listeners(owner)
             waiting = asyncio.create_task(follow(services, ALL_INSTITUTIONS, number - 1, number))
-            await owner.execute(
-                "SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS n (pid)", list(before)
-            )
+            await kill(owner, before)
             await second.writer.submit(await factories.opening(second, place.asset))
             assert await asyncio.wait_for(waiting, timeout=5) == [number]
             await eventually(two)
-            assert not before & await listeners()
+            assert not before & await listeners(owner)
 
-    async def test_an_event_written_while_nobody_listened_arrives_with_the_new_listener(
+    async def test_events_written_while_everything_of_the_bell_is_killed_arrive(
         self, services: Services, second: Services, place: Place, owner: asyncpg.Connection
     ) -> None:
-        """The order is: listen first, read second."""
-        async with aclosing(services.tail.stream(place.institution.id, 0)) as pages:
-            waiting = asyncio.ensure_future(anext(pages))
-            for _ in range(20):
-                await owner.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                    "WHERE datname = current_database() AND (query LIKE 'LISTEN%' OR query LIKE '%pg_notify%')"
-                )
-                if waiting.done():
-                    break
-                await asyncio.sleep(0.005)
-                if not await owner.fetchval("SELECT global_sequence FROM ledger_head"):
-                    await second.writer.submit(await factories.opening(second, place.asset))
-            assert len(await asyncio.wait_for(waiting, timeout=5)) == 1
+        waiting = asyncio.create_task(follow(services, place.institution.id, 0, 10))
+        for _ in range(10):
+            await kill(owner, await listeners(owner) | await listeners(owner, "SELECT pg_notify%"))
+            await second.writer.submit(await factories.opening(second, place.asset))
+        assert await asyncio.wait_for(waiting, timeout=5) == list(range(1, 11))
+
+
+async def listeners(owner: asyncpg.Connection, *queries: str) -> set[int]:
+    """The backends of bells, known by what they were asked last."""
+    rows = await owner.fetch(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE ANY($1::text[])",
+        queries or ("LISTEN%", "SELECT 1"),
+    )
+    return {row["pid"] for row in rows}
+
+
+async def kill(owner: asyncpg.Connection, pids: set[int]) -> None:
+    await owner.execute("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS n (pid)", list(pids))
 
 
 class TestWithTheTickAlone:

@@ -1,7 +1,7 @@
 """A durable database and the server processes on it, as an operator runs them: each is killed and started at will."""
 
 import asyncio
-import ctypes
+import json
 import os
 import secrets
 import shutil
@@ -10,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -26,11 +26,12 @@ from app.storage.database import Address
 from app.storage.provide import prepare
 from app.verify.findings import Report
 from app.verify.walk import verify
+from tests.reliability.processes import end_with_parent, exists
 from tests.reliability.relay import Relay
 from tests.serving import ROOT, free_port, plain_environment
 
 START_SECONDS_MAX = 60
-KILL_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+STOP_SECONDS_MAX = 40
 DURABILITY = ("fsync", "synchronous_commit", "full_page_writes")
 SERVER_SETTINGS = {
     "STORE_BACKEND": "postgres",
@@ -41,10 +42,49 @@ SERVER_SETTINGS = {
 }
 
 
+class Nursery:
+    """Where server processes come from."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            (sys.executable, "-m", "tests.reliability.nursery"),
+            cwd=ROOT,
+            env=plain_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            start_new_session=True,
+            preexec_fn=end_with_parent,
+        )
+        self._told()
+
+    def start(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> int:
+        """A new process of `escrowgrid …`; returns its number."""
+        wanted = {"arguments": list(arguments), "environment": dict(environment), "log": str(log)}
+        assert self._process.stdin is not None, "it was opened with one"
+        self._process.stdin.write(json.dumps(wanted) + "\n")
+        return int(self._told())
+
+    def close(self) -> None:
+        """End it, and with it what it started."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None, "it was opened with both"
+            stream.close()
+
+    def _told(self) -> str:
+        assert self._process.stdout is not None, "it was opened with one"
+        return self._process.stdout.readline()
+
+
 class Server:
     """One process of `escrowgrid serve`."""
 
-    def __init__(self, address: Address, root_key: str, folder: Path, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, nursery: Nursery, address: Address, root_key: str, folder: Path, settings: Mapping[str, str]
+    ) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._log = folder / f"server-{port}.log"
@@ -57,31 +97,18 @@ class Server:
             "ROOT_API_KEY": root_key,
             **settings,
         }
-        with self._log.open("wb") as said:
-            self._process = subprocess.Popen(
-                (sys.executable, "-m", "app.cli", "serve", "--port", str(port)),
-                cwd=ROOT,
-                env=environment,
-                stdout=said,
-                stderr=said,
-                start_new_session=True,
-                preexec_fn=_end_with_parent,
-            )
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        self.pid = nursery.start(("serve", "--port", str(port)), environment, self._log)
 
     @property
     def is_alive(self) -> bool:
-        return self._process.poll() is None
+        return exists(self.pid)
 
     async def ready(self) -> None:
         """Until it serves."""
         began = time.monotonic()
         async with httpx.AsyncClient(timeout=5) as client:
             while True:
-                assert self.is_alive, f"the server ended with {self._process.returncode}:\n{self.said}"
+                assert self.is_alive, f"the server ended:\n{self.said}"
                 assert time.monotonic() - began < START_SECONDS_MAX, f"it was not ready in time:\n{self.said}"
                 try:
                     if (await client.get(f"{self.url}/ready")).status_code == httpx.codes.OK:
@@ -91,21 +118,23 @@ class Server:
                 await asyncio.sleep(0.05)
 
     def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
+        os.kill(self.pid, number)
 
     def kill(self) -> None:
         """kill -9."""
-        self._process.kill()
-        self._process.wait()
+        with suppress(ProcessLookupError):
+            self.signal(signal.SIGKILL)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """As an operator stops it; killed when it does not heed."""
-        if self.is_alive:
-            self._process.terminate()
-            try:
-                self._process.wait(30)
-            except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS_MAX
+        while self.is_alive:
+            if time.monotonic() > deadline:
                 self.kill()
+            await asyncio.sleep(0.02)
 
     @property
     def resident_bytes(self) -> int:
@@ -127,6 +156,7 @@ class Site:
         self.root_key = f"egroot_{secrets.token_urlsafe(24)}"
         self.servers: list[Server] = []
         self.relay = Relay()
+        self._nursery = Nursery()
         self._running = self._start()
         self._address: Address | None = None
 
@@ -150,7 +180,8 @@ class Site:
 
     def start_server(self, *, relayed: bool = False, **settings: str) -> Server:
         """A new server process, not ready yet."""
-        server = Server(self.address(relayed=relayed), self.root_key, self.folder, settings)
+        address = self.address(relayed=relayed)
+        server = Server(self._nursery, address, self.root_key, self.folder, settings)
         self.servers.append(server)
         return server
 
@@ -160,10 +191,9 @@ class Site:
         await asyncio.gather(*(server.ready() for server in servers))
         return servers
 
-    def stop_servers(self) -> None:
+    async def stop_servers(self) -> None:
         """All of them."""
-        for server in self.servers:
-            server.stop()
+        await asyncio.gather(*(server.stop() for server in self.servers))
         self.servers.clear()
 
     def crash_database(self) -> None:
@@ -194,7 +224,8 @@ class Site:
 
     async def close(self) -> None:
         """End everything that was started."""
-        self.stop_servers()
+        await self.stop_servers()
+        self._nursery.close()
         await self.relay.close()
         self._running.stop("immediate")
 
@@ -220,9 +251,3 @@ def _at(url: str, port: int) -> str:
     parts: Any = urlsplit(url)
     login = parts.netloc.rpartition("@")[0]
     return urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{port}"))
-
-
-def _end_with_parent() -> None:
-    """Whatever becomes of the test, the server goes with it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(KILL_WITH_PARENT, signal.SIGKILL)

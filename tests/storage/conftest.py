@@ -16,11 +16,11 @@ CROWD = "escrowgrid_crowd"
 LOGIN, PASSWORD = "escrowgrid_test", "only-for-tests"
 POSITIONS = 100_000
 INSTITUTIONS = tuple(f"inst_{number:026}" for number in (1, 2, 3))
-# Six positions in ten belong to the first, one in ten to the last. Of lists that are short for each institution, the
+# Of a hundred positions 60 belong to the first, five to the last. Of lists that are short for each institution, the
 # three have 300 rows each, and 2,990 others the rest. Rare currencies, states and regions are really rare.
 FILL = """
 CREATE TEMP TABLE n AS
-SELECT g, CASE WHEN g % 10 < 6 THEN 1 WHEN g % 10 < 9 THEN 2 ELSE 3 END AS inst, timestamptz '2026-01-01 00:00+00'
+SELECT g, CASE WHEN g % 20 < 12 THEN 1 WHEN g % 20 < 19 THEN 2 ELSE 3 END AS inst, timestamptz '2026-01-01 00:00+00'
   + g * interval '7 seconds' AS at FROM generate_series(1::bigint, 100000) g;
 
 INSERT INTO institutions

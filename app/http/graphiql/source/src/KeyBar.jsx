@@ -59,7 +59,7 @@ function words({ is, viewer, why }) {
     case "checking":
       return "Checking the key…";
     case "known":
-      return viewer ? `Connected as ${viewer.name}${role(viewer)}` : "Key accepted";
+      return viewer ? `Connected as ${viewer.label}${role(viewer)}` : "Key accepted";
     case "refused":
       return `Key refused${why ? `: ${why}` : ": unknown, revoked or expired"}`;
     case "wanted":
@@ -73,5 +73,5 @@ function words({ is, viewer, why }) {
 
 function role(viewer) {
   const said = String(viewer.role).toLowerCase().replaceAll("_", " ");
-  return said === viewer.name.toLowerCase() ? "" : ` (${said})`;
+  return said === viewer.label.toLowerCase() ? "" : ` (${said})`;
 }

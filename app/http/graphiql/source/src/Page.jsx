@@ -16,7 +16,7 @@ const WELCOME = `# Examples (above) has questions to start from.
 
 query Viewer {
   viewer {
-    name
+    label
     role
   }
 }

@@ -9,7 +9,7 @@ const RETRY_WAIT_MS_MAX = 10_000;
 const PING_EVERY_MS = 12_000;
 const SHOWN_CHARS_MAX = 500;
 
-const VIEWER = "query Viewer { viewer { name role } }";
+const VIEWER = "query Viewer { viewer { label role } }";
 
 /**
  * A link to the server as the bearer of `key`, or as nobody when it is null.

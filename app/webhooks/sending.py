@@ -1,0 +1,157 @@
+"""Makes one attempt: resolves the name, checks every address, connects to a checked one, reads a bounded answer."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, suppress
+from datetime import timedelta
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import httpx
+
+from app.webhooks import targets
+from app.webhooks.model import ERROR_LENGTH_MAX, RESPONSE_BYTES_MAX, Outcome
+from app.webhooks.targets import BadTarget
+
+TIMEOUT_SECONDS = 15.0
+BODY_SECONDS = 2.0
+CONNECT_SECONDS = 5.0
+ADDRESSES_MAX = 3
+CONNECTIONS_MAX = 8
+RESOLVERS_MAX = 64
+AGENT = "Escrowgrid-Webhooks/1"
+
+# The addresses of a name, as (host, port) → numeric addresses.
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+
+class Resolver:
+    """Asks the system for the addresses of names, in threads of its own: a slow name keeps nothing else waiting."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(RESOLVERS_MAX, thread_name_prefix="webhook-resolver")
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        """Every address of `host`, without repeats; raises OSError when there is none."""
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._threads, _addresses, host, port)
+        return list(dict.fromkeys(found))
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
+class Pinned(httpx.AsyncBaseTransport):
+    """Connects to the very address that was checked, so that a name that changes its mind gains nothing.
+
+    For the requests of one URL only: connections are kept by address, not by name.
+    """
+
+    def __init__(self, resolve: Resolve, trust: ssl.SSLContext, *, private: bool) -> None:
+        self._resolve = resolve
+        self._private = private
+        limits = httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX)
+        self._inner = httpx.AsyncHTTPTransport(verify=trust, trust_env=False, limits=limits)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send to the first address that takes the connection. The certificate is still that of the name."""
+        targets.check_parts(request.url, private=self._private)
+        addresses = await self._resolve(targets.host_of(request.url), targets.port_of(request.url))
+        if not self._private and not all(map(targets.is_public, addresses)):
+            raise BadTarget("the name leads to an address that nothing is sent to")
+        refusal: httpx.TransportError = httpx.ConnectError("the name has no address")
+        for address in addresses[:ADDRESSES_MAX]:
+            try:
+                return await self._inner.handle_async_request(_pinned(request, address))
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                refusal = error
+        raise refusal
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        await self._inner.aclose()
+
+
+def _pinned(request: httpx.Request, address: str) -> httpx.Request:
+    return httpx.Request(
+        request.method,
+        request.url.copy_with(host=address),
+        headers=request.headers,  # Host among them, as the URL spells it
+        stream=request.stream,
+        extensions={**request.extensions, "sni_hostname": targets.host_of(request.url)},
+    )
+
+
+class Sender:
+    """Makes attempts; what comes of one is always an `Outcome`, never an error."""
+
+    def __init__(self, resolve: Resolve, *, private: bool, trust: ssl.SSLContext | None = None) -> None:
+        self._resolve = resolve
+        self._private = private
+        self._trust = trust
+
+    def client(self) -> httpx.AsyncClient:
+        """A client for the attempts on one URL: no proxy, no redirect, no cookie."""
+        if self._trust is None:
+            self._trust = httpx.create_ssl_context()
+        return httpx.AsyncClient(
+            transport=Pinned(self._resolve, self._trust, private=self._private),
+            trust_env=False,
+            follow_redirects=False,
+            timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        )
+
+    async def post(
+        self, client: httpx.AsyncClient, url: str, headers: Mapping[str, str], body: bytes
+    ) -> Outcome:
+        """Send one message and hear what is answered."""
+        sent = {
+            **headers,
+            "content-type": "application/json",
+            "user-agent": AGENT,
+            "accept-encoding": "identity",
+        }
+        try:
+            async with (
+                asyncio.timeout(TIMEOUT_SECONDS),
+                client.stream("POST", url, headers=sent, content=body) as answer,
+            ):
+                return await _heard(answer)
+        except (TimeoutError, httpx.TimeoutException):
+            return Outcome(error=f"there was no answer within {TIMEOUT_SECONDS:g} seconds")
+        except BadTarget as error:
+            return Outcome(error=str(error))
+        except socket.gaierror as error:
+            return Outcome(error=f"the name cannot be resolved: {error.strerror}")
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            return Outcome(error=_words(f"{type(error).__name__}: {error}"))
+
+
+async def _heard(answer: httpx.Response) -> Outcome:
+    kept = b""
+    # The status is known by now: a body that drips, or breaks off, changes nothing.
+    with suppress(TimeoutError, httpx.TransportError):
+        async with asyncio.timeout(BODY_SECONDS), aclosing(answer.aiter_raw()) as parts:
+            async for part in parts:
+                kept += part[: RESPONSE_BYTES_MAX - len(kept)]
+                if len(kept) >= RESPONSE_BYTES_MAX:
+                    break
+    text = kept.decode("utf-8", "replace").replace("\x00", "")
+    return Outcome(answer.status_code, None, text or None, _retry_after(answer))
+
+
+def _retry_after(answer: httpx.Response) -> timedelta | None:
+    said = answer.headers.get("retry-after", "")
+    return timedelta(seconds=int(said)) if said.isascii() and said.isdigit() and len(said) < 8 else None
+
+
+def _words(text: str) -> str:
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()[:ERROR_LENGTH_MAX]
