@@ -15,6 +15,15 @@ from app.engine.levels import Level
 from app.engine.plans import Compiler, Output, Plan, Planned, Selection
 
 
+class Answered:
+    """A column that is part of the answer as it is."""
+
+    __slots__ = ("column",)
+
+    def __init__(self, column: list[Any]) -> None:
+        self.column = column
+
+
 class Breadth:
     """One execution of a plan."""
 
@@ -50,6 +59,8 @@ class Breadth:
         return answer
 
     async def _objects(self, selection: Selection, objects: list[Any], level: Level) -> list[Any]:
+        if not objects:
+            return []
         if selection.is_plain:
             return self._columns.plain_objects(selection, objects, level)
         columns = await self._resolve(selection, objects, level)
@@ -57,7 +68,9 @@ class Breadth:
         later: list[Awaitable[None]] = []
         for place, (planned, values) in enumerate(zip(selection.fields, columns, strict=True)):
             below = Level(level, key=planned.key)
-            if planned.output.is_plain:
+            if isinstance(values, Answered):
+                done[place] = values.column
+            elif planned.output.is_plain:
                 done[place] = self._columns.plain(planned.output, values, planned, below)
             else:
                 later.append(self._into(done, place, self._complete(planned.output, values, planned, below)))
@@ -72,15 +85,15 @@ class Breadth:
     async def _into(done: list[Any], place: int, column: Awaitable[list[Any]]) -> None:
         done[place] = await column
 
-    async def _resolve(self, selection: Selection, objects: list[Any], level: Level) -> list[list[Any]]:
-        """A column for each field: attributes read, resolvers called, and all that has to be awaited awaited at once."""
-        columns: list[list[Any]] = []
+    async def _resolve(self, selection: Selection, objects: list[Any], level: Level) -> list[Any]:
+        """A column for each field: attributes read, resolvers called, all that has to be awaited awaited at once."""
+        columns: list[Any] = []
         waiting: list[tuple[list[Any], int]] = []
         for planned in selection.fields:
             if planned.attribute is not None or planned.typename is not None:
                 columns.append(self._columns.read(planned, objects))
                 continue
-            column = self._call(planned, objects, level)
+            column = self._ask(planned, objects, level)
             columns.append(column)
             waiting += [(column, place) for place, value in enumerate(column) if inspect.isawaitable(value)]
         if len(waiting) == 1:
@@ -95,25 +108,42 @@ class Breadth:
             )
             for (column, place), value in zip(waiting, found, strict=True):
                 column[place] = Failure(value) if isinstance(value, BaseException) else value
-        return columns
+        return [self._direct_or_not(column, len(objects)) for column in columns]
 
-    def _call(self, planned: Planned, objects: list[Any], level: Level) -> list[Any]:
-        executor, first = self._executor, planned.details[0]
+    def _ask(self, planned: Planned, objects: list[Any], level: Level) -> list[Any]:
+        """A value, an awaitable or a failure for each object; or one awaitable for all, where a level is read directly."""
         try:
-            arguments = (
-                get_argument_values(
-                    planned.definition,
-                    first.node,
-                    executor.variable_values,
-                    first.fragment_variable_values,
-                    executor.hide_suggestions,
-                )
-                if planned.definition.args or first.node.arguments
-                else {}
-            )
+            arguments = self._arguments(planned)
         except Exception as error:  # noqa: BLE001 - as above
             return [Failure(error)] * len(objects)
-        info = executor.build_resolve_info(
+        if planned.direct is not None and planned.direct.takes(arguments, planned.wanted):
+            context = self._executor.context_value
+            return [_directly(planned.direct.read(context, objects, arguments, planned.wanted))]
+        return self._call(planned, objects, level, arguments)
+
+    def _arguments(self, planned: Planned) -> dict[str, Any]:
+        executor, first = self._executor, planned.details[0]
+        if not planned.definition.args and not first.node.arguments:
+            return {}
+        return get_argument_values(
+            planned.definition,
+            first.node,
+            executor.variable_values,
+            first.fragment_variable_values,
+            executor.hide_suggestions,
+        )
+
+    @staticmethod
+    def _direct_or_not(column: list[Any], size: int) -> Any:
+        """What was read directly is part of the answer already; a failure of it is every object's."""
+        if len(column) == 1 and isinstance(column[0], Answered):
+            return column[0]
+        return column * size if len(column) == 1 < size and isinstance(column[0], Failure) else column
+
+    def _call(
+        self, planned: Planned, objects: list[Any], level: Level, arguments: dict[str, Any]
+    ) -> list[Any]:
+        info = self._executor.build_resolve_info(
             planned.definition, planned.nodes, planned.parent, self._path(level, planned)
         )
         resolve = planned.resolve
@@ -205,3 +235,7 @@ async def _gathered(values: Sequence[Any]) -> Sequence[Any]:
         except Exception as error:  # noqa: BLE001 - as above
             found.append(Failure(error))
     return found
+
+
+async def _directly(reading: Awaitable[list[Any]]) -> Answered:
+    return Answered(await reading)

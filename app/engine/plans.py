@@ -33,6 +33,7 @@ from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.field import StrawberryField
 
 from app.engine.columns import Column, column_of
+from app.engine.direct import Direct, Wanted, direct_of, wanted_of
 
 Resolve = Callable[..., Any]
 Details = list[FieldDetails]
@@ -69,6 +70,8 @@ class Planned:
     output: Output
     attribute: str | None = None
     typename: str | None = None
+    direct: Direct | None = None
+    wanted: tuple[Wanted, ...] = ()
 
     @property
     def resolve(self) -> Resolve:
@@ -160,6 +163,10 @@ class Compiler:
             planned = Planned(key, name, details, nodes, type_, definition, output)
             planned.typename = type_.name if name == "__typename" else None
             planned.attribute = None if planned.typename else attribute_of(definition)
+            if output.selection is not None and output.selection.is_plain:
+                field = strawberry_field(definition)
+                planned.direct = None if field is None else direct_of(field)
+                planned.wanted = wanted_of(output.selection) if planned.direct is not None else ()
             yield planned
 
     def _output(self, type_: GraphQLOutputType, details: Details) -> Output:
@@ -174,10 +181,16 @@ class Compiler:
         return Output(non_null, selection=self.selection(inner, details))
 
 
+def strawberry_field(definition: GraphQLField) -> StrawberryField | None:
+    """What Strawberry made a field of."""
+    found = definition.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
+    return found if isinstance(found, StrawberryField) else None
+
+
 def attribute_of(definition: GraphQLField) -> str | None:
     """The attribute a field is, when Strawberry itself calls it basic: no resolver, permission or extension."""
-    found = definition.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
-    if not isinstance(found, StrawberryField) or not found.is_basic_field or definition.args:
+    found = strawberry_field(definition)
+    if found is None or not found.is_basic_field or definition.args:
         return None
     return found.python_name if getattr(definition.resolve, "_is_default", False) else None
 

@@ -145,8 +145,9 @@ def _select(scope: str, conditions: Conditions) -> Select[Any]:
     owner = _owner(scope, conditions)
     if owner is not None:
         # Recording times never run backwards: a span of them is a span of sequences, and that is the list's order.
+        number = "global_sequence" if scope == ALL_INSTITUTIONS else "sequence"
         spans = [test for test in conditions if test.field == "recorded_at"]
-        statement = statement.where(*(bound for test in spans for bound in _bounds(owner, test)))
+        statement = statement.where(*(bound for test in spans for bound in _bounds(owner, number, test)))
     return narrow(statement, FIELDS, conditions)
 
 
@@ -158,15 +159,15 @@ def _owner(scope: str, conditions: Conditions) -> str | None:
     return str(named[0]) if named else None
 
 
-def _bounds(owner: str, test: Condition) -> Iterator[ColumnElement[bool]]:
+def _bounds(owner: str, number: str, test: Condition) -> Iterator[ColumnElement[bool]]:
     e = ledger_events.alias("edge").c
-    edge = select(e.sequence).where(e.institution_id == owner).limit(1)
+    edge = select(e[number]).where(e.institution_id == owner).limit(1)
     if test.operator in ("eq", "gte"):
         first = edge.where(e.recorded_at >= test.value).order_by(e.recorded_at, e.sequence)
-        yield t.sequence >= first.scalar_subquery()
+        yield t[number] >= first.scalar_subquery()
     if test.operator in ("eq", "lte"):
         last = edge.where(e.recorded_at <= test.value).order_by(e.recorded_at.desc(), e.sequence.desc())
-        yield t.sequence <= last.scalar_subquery()
+        yield t[number] <= last.scalar_subquery()
 
 
 def _model(row: Row[Any]) -> Event:

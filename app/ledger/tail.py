@@ -6,10 +6,10 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 
-from app.errors import Unavailable
+from app.errors import CursorInvalid, Unavailable
 from app.kit.tasks import end
 from app.ledger import epochs
-from app.ledger.cursors import Epochs
+from app.ledger.cursors import START_OVER, Epochs
 from app.ledger.model import Event
 from app.ledger.ring import Ring, place
 from app.ledger.store import SELECT_EVENTS, event_of
@@ -48,6 +48,7 @@ class Tail:
         self._pages: OrderedDict[tuple[str, int], Pages] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
         self._epochs: Epochs | None = None
+        self._restores = 0
         self.failure: Exception | None = None
 
     @property
@@ -74,8 +75,7 @@ class Tail:
     async def close(self) -> None:
         """Stop reading; every stream ends."""
         self.failure = self.failure or Unavailable("the server is shutting down; go on from your last cursor")
-        for news in self._news.values():
-            news.set()
+        self._tell_all()
         await end(self._task, *self._reads.values())
 
     def wake(self) -> None:
@@ -97,8 +97,13 @@ class Tail:
     async def stream(
         self, scope: str, after: int, *, idle_seconds: float | None = None
     ) -> AsyncGenerator[Pages, None]:
-        """Every event of `scope` above `after`, for ever, in pages; an empty page when idle that long."""
+        """Every event of `scope` above `after`, for ever, in pages; an empty page when idle that long.
+
+        Raises `CursorInvalid` when the ledger is restored meanwhile to an earlier point than was read.
+        """
+        restores = self._restores
         while True:
+            self._refuse_restored(restores)
             events = await self.page(scope, after)
             if events:
                 yield events
@@ -122,9 +127,11 @@ class Tail:
 
     async def wait(self, scope: str, after: int, *, idle_seconds: float | None = None) -> bool:
         """Until there is something above `after`; False when nothing came for `idle_seconds`."""
+        restores = self._restores
         while self._heads.get(scope, 0) <= after:
             if self.failure is not None:
                 raise self.failure
+            self._refuse_restored(restores)
             news = self._news.setdefault(scope, asyncio.Event())
             try:
                 async with asyncio.timeout(idle_seconds):
@@ -134,21 +141,26 @@ class Tail:
         return True
 
     async def _read_shared(self, scope: str, after: int) -> Pages:
-        """A page that several ask for is read once; few connections serve everyone who is behind."""
-        key = (scope, after)
-        if (kept := self._pages.get(key)) is not None:
-            return kept
-        if (task := self._reads.get(key)) is None:
-            task = asyncio.create_task(self._read(scope, after), name="ledger-catch-up")
-            self._reads[key] = task
-            task.add_done_callback(lambda _task: self._reads.pop(key, None))
-        events = await asyncio.shield(task)
+        """A page is read once for all who ask; pages begin at multiples of their size, so that many ask for one."""
+        size = self._settings.tail_page_size
+        start = after - after % size
+        key = (scope, start)
+        if (events := self._pages.get(key)) is None:
+            if (task := self._reads.get(key)) is None:
+                task = asyncio.create_task(self._read(scope, start), name="ledger-catch-up")
+                self._reads[key] = task
+                task.add_done_callback(lambda _task: self._reads.pop(key, None))
+            events = await asyncio.shield(task)
         # Only full pages are kept: the others grow.
-        if len(events) == self._settings.tail_page_size:
+        if len(events) == size and key not in self._pages:
             self._pages[key] = events
             if len(self._pages) > SHARED_PAGES_MAX:
                 self._pages.popitem(last=False)
-        return events
+        # Both orders are gapless.
+        rest = events[after - start :]
+        if rest and place(scope, rest[0]) != after + 1:
+            raise GapInLedger(f"event {place(scope, rest[0])} of {scope} follows {after}")
+        return rest
 
     async def _read(self, scope: str, after: int) -> Pages:
         size = self._settings.tail_page_size
@@ -183,8 +195,7 @@ class Tail:
             except Exception as error:
                 log.critical("the tail stops: %s", error, exc_info=True)
                 self.failure = Unavailable("the ledger's feed has stopped; this server needs its operator")
-                for news in self._news.values():
-                    news.set()
+                self._tell_all()
                 return
 
     async def _read_news(self) -> None:
@@ -197,6 +208,17 @@ class Tail:
         if not rows and (await pool.fetchval(READ_HEAD)) < self.position:
             log.critical("the ledger ends before what was read: it was restored; starting again at its end")
             await self._stand_at_end()
+            self._restores += 1
+            self._tell_all()
+
+    def _refuse_restored(self, restores: int) -> None:
+        if restores != self._restores:
+            raise CursorInvalid(f"the ledger was restored to an earlier point; {START_OVER}")
+
+    def _tell_all(self) -> None:
+        for news in self._news.values():
+            news.set()
+        self._news.clear()
 
     def _take(self, events: list[Event]) -> None:
         touched = {ALL_INSTITUTIONS} if events else set()

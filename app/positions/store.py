@@ -1,7 +1,7 @@
 """The positions table and what is read from it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Integer, Row, Select, Table, select
@@ -43,8 +43,8 @@ positions = Table(
 )
 t = positions.c
 
-# Positions without a deadline have the key infinity, which is behind this.
-DEADLINE_MAX = datetime.max.replace(tzinfo=UTC)
+# Positions without a deadline have the key infinity, which the driver spells as the last instant Python knows.
+DEADLINE_MAX = datetime.max.replace(tzinfo=UTC) - timedelta(microseconds=1)
 ORDERS: Mapping[str, tuple[Any, ...]] = {
     "CREATED": (t.created_at, t.id),
     "AMOUNT": (t.amount_key, t.id),

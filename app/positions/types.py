@@ -9,6 +9,7 @@ import strawberry
 
 from app.context import Info
 from app.engine.connection import Connection, Node, OrderDirection, connection
+from app.engine.direct import METADATA as DIRECT
 from app.engine.enums import describe
 from app.engine.filters import conditions
 from app.engine.roles import Role
@@ -25,6 +26,7 @@ from app.ledger.graphql import (
 from app.ledger.graphql import Where as EventWhere
 from app.ledger.model import Effect
 from app.ledger.types import LedgerEvent
+from app.ledger.wire import PositionEvents
 from app.positions import lifecycle as engine
 from app.positions.lifecycle import Circumstances, Intent, Portion
 from app.positions.model import Position as PositionModel
@@ -195,7 +197,10 @@ class Position(Node):
         """The pinned version."""
         return Lifecycle.of(info.context.services.lifecycles[self.lifecycle_name, self.lifecycle_version])
 
-    @strawberry.field(description="Its history, oldest event first unless said otherwise.")
+    @strawberry.field(
+        description="Its history, oldest event first unless said otherwise.",
+        metadata={DIRECT: PositionEvents()},
+    )
     async def events(
         self,
         info: Info,

@@ -1,4 +1,4 @@
-"""What a webhook endpoint and a delivery are, which events an endpoint wants, and what becomes of an attempt."""
+"""Webhook endpoints and deliveries: which events an endpoint wants, and what becomes of an attempt."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -165,7 +165,7 @@ class Verdict:
 
 
 def webhook_id(subject_id: str, endpoint_id: str) -> str:
-    """The `webhook-id`: the same at every attempt and every replay. No full stop: it is signed between two."""
+    """The `webhook-id`: the same at every attempt and replay. No full stop: it is signed between two."""
     return f"{subject_id}-{endpoint_id}"
 
 
@@ -180,7 +180,7 @@ def judge(outcome: Outcome, step: int, *, now: datetime, chance: float, is_test:
 
 
 def pause(step: int, chance: float, outcome: Outcome) -> timedelta:
-    """How long to wait before the attempt at `step`: by the schedule, longer where the receiver asks for it."""
+    """The wait before the attempt at `step`: by the schedule, longer where the receiver asks for it."""
     planned = SCHEDULE[step] * (1 + JITTER * (2 * chance - 1))
     if outcome.retry_after is None or outcome.status not in PATIENT:
         return planned

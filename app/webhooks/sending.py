@@ -1,9 +1,9 @@
-"""Makes one attempt: resolves the name, checks every address, connects to a checked one, reads a bounded answer."""
+"""Makes an attempt: resolves the name, checks each address, connects to a checked one, reads a bounded answer."""
 
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from datetime import timedelta
@@ -28,7 +28,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 class Resolver:
-    """Asks the system for the addresses of names, in threads of its own: a slow name keeps nothing else waiting."""
+    """Asks the system for the addresses of names, in threads of its own: a slow name delays nothing else."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(RESOLVERS_MAX, thread_name_prefix="webhook-resolver")
@@ -139,13 +139,18 @@ async def _heard(answer: httpx.Response) -> Outcome:
     kept = b""
     # The status is known by now: a body that drips, or breaks off, changes nothing.
     with suppress(TimeoutError, httpx.TransportError):
-        async with asyncio.timeout(BODY_SECONDS), aclosing(answer.aiter_raw()) as parts:
+        async with asyncio.timeout(BODY_SECONDS), aclosing(_parts(answer)) as parts:
             async for part in parts:
                 kept += part[: RESPONSE_BYTES_MAX - len(kept)]
                 if len(kept) >= RESPONSE_BYTES_MAX:
                     break
     text = kept.decode("utf-8", "replace").replace("\x00", "")
     return Outcome(answer.status_code, None, text or None, _retry_after(answer))
+
+
+async def _parts(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
+    async for part in answer.aiter_raw():
+        yield part
 
 
 def _retry_after(answer: httpx.Response) -> timedelta | None:

@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-SECRET_START = "whsec_"
+SECRET_START = "whsec_"  # noqa: S105 - how a secret begins, not one
 SECRET_BYTES = 32
 
 

@@ -69,7 +69,7 @@ def _key_of(folder: Path) -> bytes:
 
 
 def _make_key(file: Path) -> None:
-    # Written whole before it has its name, so that another process never reads half a key. mkstemp makes it 0600.
+    # Written whole (and 0600, by mkstemp) before it has its name: nobody ever reads half a key.
     descriptor, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{KEY_FILE}.")
     try:
         with os.fdopen(descriptor, "w") as stream:

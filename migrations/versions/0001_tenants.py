@@ -46,6 +46,7 @@ CREATE TABLE api_keys (
   PRIMARY KEY (institution_id, id),
   UNIQUE (secret_hash)
 );
+CREATE INDEX api_keys_id ON api_keys (id);
 
 CREATE TABLE asset_templates (
   institution_id text COLLATE "C" NOT NULL REFERENCES institutions (id),

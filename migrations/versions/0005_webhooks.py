@@ -85,8 +85,8 @@ CREATE INDEX webhook_deliveries_endpoint ON webhook_deliveries (institution_id, 
 CREATE INDEX webhook_deliveries_state ON webhook_deliveries (institution_id, state, created_at, id);
 CREATE INDEX webhook_deliveries_position ON webhook_deliveries (institution_id, position_id, created_at, id);
 -- What waits, in the order of its position; and of those the ready ones, at most one for each position.
-CREATE INDEX webhook_deliveries_waiting ON webhook_deliveries (institution_id, endpoint_id, position_id, sequence)
-  WHERE state = 'PENDING';
+CREATE INDEX webhook_deliveries_waiting
+  ON webhook_deliveries (institution_id, endpoint_id, position_id, sequence) WHERE state = 'PENDING';
 CREATE UNIQUE INDEX webhook_deliveries_ready ON webhook_deliveries (institution_id, endpoint_id, position_id)
   WHERE state = 'PENDING' AND next_attempt_at IS NOT NULL;
 CREATE INDEX webhook_deliveries_due ON webhook_deliveries (institution_id, endpoint_id, next_attempt_at, id)
@@ -104,6 +104,7 @@ GRANT UPDATE (state, attempts, step, next_attempt_at, claimed_until, last_status
 """
 
 SETTING = "(SELECT current_setting('escrowgrid.scope', true))"
+ONE = f"CASE WHEN {SETTING} = '*' THEN true ELSE institution_id = {SETTING} END"
 LISTED = (
     "institution_id = ANY ((SELECT string_to_array(current_setting('escrowgrid.scope', true), ','))::text[])"
 )
@@ -114,9 +115,9 @@ def tenant_policies(table: str) -> list[str]:
     return [
         f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY",
         f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY",
-        f"CREATE POLICY api_scope ON {table} FOR SELECT TO escrowgrid_api "
-        f"USING (CASE WHEN {SETTING} = '*' THEN true ELSE institution_id = {SETTING} END)",
-        f"CREATE POLICY writer_scope ON {table} FOR ALL TO escrowgrid_writer USING ({LISTED}) WITH CHECK ({LISTED})",
+        f"CREATE POLICY api_scope ON {table} FOR SELECT TO escrowgrid_api USING ({ONE})",
+        f"CREATE POLICY writer_scope ON {table} FOR ALL TO escrowgrid_writer "
+        + f"USING ({LISTED}) WITH CHECK ({LISTED})",
     ]
 
 

@@ -102,7 +102,18 @@ def test_no_file_names_a_machine_or_a_registry() -> None:
 
 
 MODELS = [path for path in MODULES if path.name in ("model.py", "lifecycle.py", "escrow.py")]
-IMPURE = {"asyncio", "time", "random", "secrets", "socket", "os", "pathlib", "subprocess", "threading", "logging"}
+IMPURE = {
+    "asyncio",
+    "time",
+    "random",
+    "secrets",
+    "socket",
+    "os",
+    "pathlib",
+    "subprocess",
+    "threading",
+    "logging",
+}
 
 
 @pytest.mark.parametrize("path", MODELS, ids=name)
@@ -121,7 +132,11 @@ def test_models_do_nothing(path: Path) -> None:
             assert node.id not in ("open", "print", "input"), node.lineno
 
 
-STORES = [path for path in MODULES if path.name in ("store.py", "queries.py", "trail.py") and path.parent.parent.name == "app"]
+STORES = [
+    path
+    for path in MODULES
+    if path.name in ("store.py", "queries.py", "trail.py") and path.parent.parent.name == "app"
+]
 # Functions that are given whole rows, or pairs with the institution in them, and no scope beside them.
 UNSCOPED = {
     "app/audit/store.py": {"add", "make_partitions"},

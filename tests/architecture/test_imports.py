@@ -61,30 +61,59 @@ VIOLATIONS = [
     pytest.param("app/http/wire.py", "import app.schema", "Imports go one way", id="http beside schema"),
     pytest.param("app/kit/ids.py", "import app.settings", "Imports go one way", id="kit knows no settings"),
     pytest.param("app/assets/model.py", "import app.assets.service", "Inside assets", id="inside a slice"),
-    pytest.param("app/institutions/store.py", "import app.institutions.service", "Inside institutions", id="store up"),
-    pytest.param("app/positions/lifecycle.py", "import app.positions.commands", "Inside positions", id="rules up"),
-    pytest.param("app/ledger/store.py", "import app.ledger.tail", "Inside the ledger", id="inside the ledger"),
     pytest.param(
-        "app/ledger/writer/contract.py", "import app.ledger.writer.batch", "Inside the writer", id="inside the writer"
+        "app/institutions/store.py", "import app.institutions.service", "Inside institutions", id="store up"
     ),
     pytest.param(
-        "app/positions/service.py", "import app.assets.store", "The tables of assets are theirs", id="foreign store"
+        "app/positions/lifecycle.py", "import app.positions.commands", "Inside positions", id="rules up"
     ),
     pytest.param(
-        "app/audit/service.py", "import app.ledger.store", "The ledger's tables are its own", id="ledger's store"
+        "app/ledger/store.py", "import app.ledger.tail", "Inside the ledger", id="inside the ledger"
+    ),
+    pytest.param(
+        "app/ledger/writer/contract.py",
+        "import app.ledger.writer.batch",
+        "Inside the writer",
+        id="inside the writer",
+    ),
+    pytest.param(
+        "app/positions/service.py",
+        "import app.assets.store",
+        "The tables of assets are theirs",
+        id="foreign store",
+    ),
+    pytest.param(
+        "app/audit/service.py",
+        "import app.ledger.store",
+        "The ledger's tables are its own",
+        id="ledger's store",
     ),
     pytest.param("app/positions/model.py", "import sqlalchemy", "Rules are plain Python", id="SQL in rules"),
-    pytest.param("app/policies/service.py", "import strawberry", "Rules are plain Python", id="GraphQL in rules"),
+    pytest.param(
+        "app/policies/service.py", "import strawberry", "Rules are plain Python", id="GraphQL in rules"
+    ),
     pytest.param("app/kit/text.py", "import asyncpg", "Rules are plain Python", id="driver in kit"),
     pytest.param(
-        "app/audit/model.py", "import app.storage.paging", "Models know nothing that does anything", id="model reads"
+        "app/audit/model.py",
+        "import app.storage.paging",
+        "Models know nothing that does anything",
+        id="model reads",
     ),
-    pytest.param("app/policies/graphql.py", "import sqlalchemy", "SQL stays in stores", id="SQL in resolvers"),
-    pytest.param("app/ledger/ring.py", "import asyncpg", "SQL stays in stores", id="driver elsewhere"),
-    pytest.param("app/positions/worker.py", "import strawberry", "GraphQL stays at the edge", id="GraphQL below"),
-    pytest.param("app/context.py", "import starlette.requests", "Starlette stays in http", id="HTTP in the context"),
     pytest.param(
-        "app/main.py", "import app.storage.launch", "The embedded server is reached", id="around the front door"
+        "app/policies/graphql.py", "import sqlalchemy", "SQL stays in stores", id="SQL in resolvers"
+    ),
+    pytest.param("app/ledger/ring.py", "import asyncpg", "SQL stays in stores", id="driver elsewhere"),
+    pytest.param(
+        "app/positions/worker.py", "import strawberry", "GraphQL stays at the edge", id="GraphQL below"
+    ),
+    pytest.param(
+        "app/context.py", "import starlette.requests", "Starlette stays in http", id="HTTP in the context"
+    ),
+    pytest.param(
+        "app/main.py",
+        "import app.storage.launch",
+        "The embedded server is reached",
+        id="around the front door",
     ),
 ]
 
@@ -95,12 +124,16 @@ def test_a_planted_import_is_named(plant: Path, file: str, line: str, contract: 
     path.write_text(f"{path.read_text()}\n{line}\n")
     code, said = lint(plant)
     assert code == 1, said
-    broken = [row.removesuffix(" BROKEN") for row in said.splitlines() if row.split(" (")[0].endswith("BROKEN")]
+    broken = [
+        row.removesuffix(" BROKEN") for row in said.splitlines() if row.split(" (")[0].endswith("BROKEN")
+    ]
     broken += [row.split(" BROKEN")[0] for row in said.splitlines() if " BROKEN (" in row]
     assert any(name.startswith(contract) for name in broken), said
 
 
-@pytest.mark.parametrize("file", ["app/assets/helpers.py", "app/ledger/more.py", "app/kit/things.py", "app/extra.py"])
+@pytest.mark.parametrize(
+    "file", ["app/assets/helpers.py", "app/ledger/more.py", "app/kit/things.py", "app/extra.py"]
+)
 def test_a_file_without_a_place_is_named(plant: Path, file: str) -> None:
     (plant / file).write_text('"""Nobody expects it."""\n')
     code, said = lint(plant)
@@ -118,7 +151,9 @@ def test_every_slice_has_its_contract() -> None:
         for container in contract["containers"]
     }
     folders = {
-        f"app.{path.parent.name}" for path in (REPOSITORY / "app").glob("*/__init__.py") if len(list(path.parent.glob("*.py"))) > 1
+        f"app.{path.parent.name}"
+        for path in (REPOSITORY / "app").glob("*/__init__.py")
+        if len(list(path.parent.glob("*.py"))) > 1
     }
     # The demo is a story told with the services: it has no layers.
     assert folders - {"app.demo"} <= listed

@@ -1,14 +1,13 @@
 """What holds for the whole GraphQL schema: described throughout, permitted field by field, and written down."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from graphql import (
-    GraphQLArgument,
     GraphQLEnumType,
     GraphQLField,
-    GraphQLInputField,
     GraphQLInputObjectType,
     GraphQLInterfaceType,
     GraphQLList,
@@ -117,34 +116,33 @@ async def test_nobody_gets_anything_without_a_key(
             else:
                 result = await built_schema.execute(text, context_value=context)
             await context.close()
-            assert [(error.extensions or {}).get("code") for error in result.errors or ()] == ["UNAUTHENTICATED"], text
+            assert [(error.extensions or {}).get("code") for error in result.errors or ()] == [
+                "UNAUTHENTICATED"
+            ], text
+
+
+def described(core: GraphQLSchema) -> Iterator[tuple[str, Any]]:
+    """Everything that can have a description, by name."""
+    for found in named_types(core):
+        yield found.name, found
+        if isinstance(found, GraphQLObjectType | GraphQLInterfaceType):
+            for name, field in found.fields.items():
+                yield f"{found.name}.{name}", field
+                yield from (
+                    (f"{found.name}.{name}({argument}:)", item) for argument, item in field.args.items()
+                )
+        elif isinstance(found, GraphQLInputObjectType):
+            yield from ((f"{found.name}.{name}", item) for name, item in found.fields.items())
+        elif isinstance(found, GraphQLEnumType):
+            yield from ((f"{found.name}.{name}", value) for name, value in found.values.items())
+    yield from ((f"@{one.name}", one) for one in core.directives if not is_specified_directive(one))
 
 
 def test_everything_is_described(core: GraphQLSchema) -> None:
-    silent = []
-
-    def check(name: str, thing: GraphQLNamedType | GraphQLField | GraphQLArgument | GraphQLInputField | Any) -> None:
-        said = thing.description
-        if not said or len(said) < 4 or said[-1] not in ".)":
-            silent.append(f"{name}: {said!r}")
-
-    for found in named_types(core):
-        check(found.name, found)
-        if isinstance(found, GraphQLObjectType | GraphQLInterfaceType):
-            for name, field in found.fields.items():
-                check(f"{found.name}.{name}", field)
-                for argument, definition in field.args.items():
-                    check(f"{found.name}.{name}({argument}:)", definition)
-        elif isinstance(found, GraphQLInputObjectType):
-            for name, item in found.fields.items():
-                check(f"{found.name}.{name}", item)
-        elif isinstance(found, GraphQLEnumType):
-            for name, value in found.values.items():
-                check(f"{found.name}.{name}", value)
-    for directive in core.directives:
-        if not is_specified_directive(directive):
-            check(f"@{directive.name}", directive)
-    assert not silent
+    things = dict(described(core))
+    assert len(things) > 500
+    said = {name: thing.description or "" for name, thing in things.items()}
+    assert not {name: words for name, words in said.items() if len(words) < 4 or words[-1] not in ".)"}
 
 
 def test_lists_are_connections_with_four_arguments(core: GraphQLSchema) -> None:
@@ -164,7 +162,9 @@ def test_payloads_tell_their_refusals(core: GraphQLSchema) -> None:
         assert str(payload.fields["userErrors"].type) == "[UserError!]!", name
         for other, item in payload.fields.items():
             # A refused mutation has nothing else to tell.
-            allowed = other in ("userErrors", "replayed", "results") or not isinstance(item.type, GraphQLNonNull)
+            allowed = other in ("userErrors", "replayed", "results") or not isinstance(
+                item.type, GraphQLNonNull
+            )
             assert allowed, (name, other)
 
 

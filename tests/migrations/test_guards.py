@@ -82,7 +82,9 @@ async def test_policies_name_the_scope(catalogue: asyncpg.Connection) -> None:
             assert row["tablename"] in ("ledger_head", "epochs")
 
 
-async def test_triggers_are_always_on(catalogue: asyncpg.Connection, tables: dict[str, asyncpg.Record]) -> None:
+async def test_triggers_are_always_on(
+    catalogue: asyncpg.Connection, tables: dict[str, asyncpg.Record]
+) -> None:
     rows = await catalogue.fetch(
         "SELECT tgrelid::regclass::text AS table, tgname AS name, tgtype::int AS type, tgenabled::text AS enabled "
         "FROM pg_trigger WHERE NOT tgisinternal"
@@ -123,7 +125,9 @@ async def test_even_the_superuser_is_refused(catalogue: asyncpg.Connection, tabl
 
 @pytest.mark.parametrize("moment", ["now()", "'2001-01-01'"], ids=["partition", "default"])
 @pytest.mark.parametrize("where", ["audit_events", "part"])
-async def test_audit_rows_stay_in_every_partition(catalogue: asyncpg.Connection, moment: str, where: str) -> None:
+async def test_audit_rows_stay_in_every_partition(
+    catalogue: asyncpg.Connection, moment: str, where: str
+) -> None:
     transaction = catalogue.transaction()
     await transaction.start()
     part = await catalogue.fetchval(
@@ -141,7 +145,11 @@ async def test_audit_rows_stay_in_every_partition(catalogue: asyncpg.Connection,
 
 async def privileges(catalogue: asyncpg.Connection, role: str, verb: str) -> set[str]:
     """The tables on which a role has a privilege, be it on one column only."""
-    test = "has_any_column_privilege" if verb in ("SELECT", "INSERT", "UPDATE", "REFERENCES") else "has_table_privilege"
+    test = (
+        "has_any_column_privilege"
+        if verb in ("SELECT", "INSERT", "UPDATE", "REFERENCES")
+        else "has_table_privilege"
+    )
     rows = await catalogue.fetch(
         f"SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') "
         f"AND {test}($1, oid, $2)",
@@ -178,7 +186,9 @@ async def test_roles_can_do_no_more_than_they_are_granted(catalogue: asyncpg.Con
 async def test_the_servers_login_has_three_roles_and_inherits_none(catalogue: asyncpg.Connection) -> None:
     login = await catalogue.fetchrow("SELECT * FROM pg_roles WHERE rolname = 'escrowgrid_test'")
     assert login is not None
-    assert not (login["rolsuper"] or login["rolbypassrls"] or login["rolcreaterole"] or login["rolinherit"])
+    assert not any(
+        login[right] for right in ("rolsuper", "rolbypassrls", "rolcreaterole", "rolcreatedb", "rolinherit")
+    )
     roles = await catalogue.fetch(
         "SELECT roleid::regrole::text AS role FROM pg_auth_members WHERE member = 'escrowgrid_test'::regrole"
     )
@@ -200,14 +210,24 @@ async def test_the_writer_appends(catalogue: asyncpg.Connection) -> None:
         assert await privileges(catalogue, WRITER, verb) == set(), verb
     assert await privileges(catalogue, WRITER, "DELETE") == WORK
     refused = {table for (table, _trigger), events in TRIGGERS.items() if events & UPDATE}
-    assert not await privileges(catalogue, WRITER, "UPDATE") & (refused | {"personal_data", "assets", "institutions"})
+    assert not await privileges(catalogue, WRITER, "UPDATE") & (
+        refused | {"personal_data", "assets", "institutions"}
+    )
     assert await privileges(catalogue, WRITER, "INSERT") >= {"positions", "ledger_events", "audit_events"}
 
 
 async def test_the_writer_updates_no_identity(catalogue: asyncpg.Connection) -> None:
     """What names a row, and what was agreed, is written once."""
     for table, fixed in {
-        "positions": ("institution_id", "id", "asset_id", "amount", "currency", "created_at", "lifecycle_name"),
+        "positions": (
+            "institution_id",
+            "id",
+            "asset_id",
+            "amount",
+            "currency",
+            "created_at",
+            "lifecycle_name",
+        ),
         "api_keys": ("institution_id", "id", "secret_hash", "role", "scopes", "expires_at"),
         "institution_heads": ("institution_id",),
     }.items():

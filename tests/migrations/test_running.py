@@ -53,7 +53,9 @@ async def test_migrating_twice_changes_nothing(empty_url: str) -> None:
     await migrate(empty_url)
     assert await ask(empty_url, SHAPE) == shape
     assert await ask(empty_url, "SELECT log_id FROM ledger_head") == log_id
-    assert await ask(empty_url, "SELECT version_num FROM alembic_version") == VERSIONS[-1].name.partition("_")[0]
+    assert (
+        await ask(empty_url, "SELECT version_num FROM alembic_version") == VERSIONS[-1].name.partition("_")[0]
+    )
 
 
 async def test_three_migrations_at_once_are_one(empty_url: str) -> None:
@@ -73,7 +75,9 @@ async def test_a_migration_waits_for_the_one_that_runs(empty_url: str) -> None:
     await waiting
 
 
-async def test_step_by_step_ends_where_all_at_once_does(empty_url: str, catalogue: asyncpg.Connection) -> None:
+async def test_step_by_step_ends_where_all_at_once_does(
+    empty_url: str, catalogue: asyncpg.Connection
+) -> None:
     for path in VERSIONS:
         await migrate(empty_url, path.name.partition("_")[0])
     assert await ask(empty_url, SHAPE) == await catalogue.fetchval(SHAPE)

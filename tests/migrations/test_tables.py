@@ -29,7 +29,12 @@ KEY = """
 SELECT a.attname FROM pg_constraint k JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = ANY(k.conkey)
 WHERE k.conrelid = $1::text::regclass AND k.contype = 'p'
 """
-SPELLINGS = {"timestamp with time zone": "timestamptz", "smallint": "int2", "integer": "int4", "bigint": "int8"}
+SPELLINGS = {
+    "timestamp with time zone": "timestamptz",
+    "smallint": "int2",
+    "integer": "int4",
+    "bigint": "int8",
+}
 
 
 def spelled(text: str) -> str:
@@ -39,7 +44,13 @@ def spelled(text: str) -> str:
 
 
 def test_every_store_has_its_tables() -> None:
-    assert {table.name for table in TABLES} >= {"positions", "ledger_events", "assets", "policies", "audit_events"}
+    assert {table.name for table in TABLES} >= {
+        "positions",
+        "ledger_events",
+        "assets",
+        "policies",
+        "audit_events",
+    }
 
 
 async def test_every_table_is_named_by_a_store_or_listed(catalogue: asyncpg.Connection) -> None:
@@ -62,7 +73,9 @@ async def test_columns_agree(catalogue: asyncpg.Connection, table: Table) -> Non
         assert found["collation"] in ((collation,) if collation else ("default", None)), column.name
 
 
-@pytest.mark.parametrize("table", [t for t in TABLES if len(t.primary_key.columns)], ids=lambda table: table.name)
+@pytest.mark.parametrize(
+    "table", [t for t in TABLES if len(t.primary_key.columns)], ids=lambda table: table.name
+)
 async def test_keys_agree(catalogue: asyncpg.Connection, table: Table) -> None:
     there = {row["attname"] for row in await catalogue.fetch(KEY, table.name)}
     assert there == {column.name for column in table.primary_key.columns}
@@ -76,7 +89,7 @@ async def test_amounts_have_no_fixed_scale_and_times_have_a_zone(catalogue: asyn
     )
     types = {row["type"] for row in rows}
     assert not types & {"timestamp without time zone", "real", "double precision", "money", "json"}
-    assert not {type_ for type_ in types if type_.startswith("numeric(") or type_.startswith("character")} - {
+    assert not {type_ for type_ in types if type_.startswith(("numeric(", "character"))} - {
         "character varying(32)"  # Alembic's own
     }
 

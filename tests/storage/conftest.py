@@ -46,7 +46,7 @@ INSERT INTO assets
 SELECT 'inst_' || lpad((g % 3 + 1)::text, 26, '0'), 'ast_' || lpad(g::text, 26, '0'),
        'tmpl_' || lpad((g % 900 + CASE WHEN g % 900 = 0 THEN 900 ELSE 0 END)::text, 26, '0'),
        'Asset ' || g, '{}', timestamptz '2026-01-01' + g * interval '1 minute', now()
-FROM generate_series(1, 30000) g;
+FROM generate_series(1, 30000) g WHERE g % 3 < 2 OR g <= 3000;
 
 INSERT INTO policies
 SELECT 'inst_' || lpad((CASE WHEN g <= 900 THEN g % 3 + 1 ELSE g % 2990 + 4 END)::text, 26, '0'), 'pol_' || lpad(g::text, 26, '0'),
@@ -58,7 +58,7 @@ INSERT INTO positions (institution_id, id, asset_id, holder_reference, external_
                        released, refunded, held, state, stage, version, lifecycle_name, lifecycle_version, expires_at,
                        created_at, updated_at, closed_at)
 SELECT 'inst_' || lpad(inst::text, 26, '0'), 'pos_' || lpad(g::text, 26, '0'),
-       'ast_' || lpad((((g * 7919) % 9999) * 3 + inst - 1 + 3)::text, 26, '0'),
+       'ast_' || lpad((((g * 7919) % CASE WHEN inst = 3 THEN 998 ELSE 9998 END) * 3 + inst - 1 + 3)::text, 26, '0'),
        'Holder ' || (g * 31) % 20000, CASE WHEN g % 3 = 0 THEN 'Reference ' || g END,
        CASE WHEN g % 1000 < 6 THEN 'CHF' WHEN g % 3 = 0 THEN 'EUR' ELSE 'USD' END, (g * 7919) % 1000003 + 1, 0, 0, 0, 0,
        CASE WHEN g % 2000 < 12 THEN 'CREATED' ELSE 'CANCELLED' END,

@@ -1,0 +1,238 @@
+"""Events of positions as the wire wants them: SQL that spells the values, rows that are the answer."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from app.engine.connection import OrderDirection
+from app.engine.direct import Direct, Wanted
+from app.principal import ALL_INSTITUTIONS
+
+if TYPE_CHECKING:
+    from app.context import Context
+
+
+def _time(column: str) -> str:
+    # As datetime.isoformat() spells it: no fraction where there is none.
+    spelled = f"to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"
+    return f"replace({spelled}, '.000000', '') || 'Z'"
+
+
+def _hex(column: str) -> str:
+    return f"encode({column}, 'hex')"
+
+
+def _text(column: str) -> str:
+    return f"{column}::text"
+
+
+# What each plain field of LedgerEvent is in SQL. A field that is not here is left to the resolver.
+SPELLED = {
+    "id": "id",
+    "sequence": "sequence",
+    "institutionId": "institution_id",
+    "positionId": "position_id",
+    "positionVersion": "position_version",
+    "kind": "kind",
+    "kindVersion": "kind_version",
+    "previousState": "previous_state",
+    "newState": "new_state",
+    "previousStage": "previous_stage",
+    "newStage": "new_stage",
+    "moneyEffect": "effect",
+    "amountMoved": _text("amount_moved"),
+    "currency": "currency",
+    "requestId": "request_id",
+    "idempotencyKey": "idempotency_key",
+    "templateId": "template_id",
+    "policyId": "policy_id",
+    "lifecycleName": "lifecycle_name",
+    "lifecycleVersion": "lifecycle_version",
+    "occurredAt": _time("occurred_at"),
+    "recordedAt": _time("recorded_at"),
+    "previousHash": _hex("previous_hash"),
+    "hash": _hex("hash"),
+    "hashVersion": "hash_version",
+}
+NESTED = {
+    "balancesAfter": {name: _text(name) for name in ("funded", "released", "refunded", "held")},
+    "actor": {"id": "actor_id", "role": "actor_role"},
+}
+POSTING = {"account": 0, "amount": 1, "currency": 2}
+ARGUMENTS = frozenset({"first", "last", "direction"})
+PAGE_INFO = ("hasNextPage", "hasPreviousPage", "startCursor", "endCursor")
+TYPENAMES = {"balancesAfter": "Balances", "actor": "Actor", "postings": "Posting"}
+
+Shaper = Callable[[Sequence[Any]], Any]
+
+
+class Shape:
+    """The SQL columns that a selection needs, and how a row of them becomes a node."""
+
+    def __init__(self, wanted: tuple[Wanted, ...]) -> None:
+        self.columns: list[str] = ["sequence AS c0"]
+        self.flat = all(not item.below and item.field != "__typename" for item in wanted)
+        self.keys = tuple(item.key for item in wanted)
+        self._makers = [self._maker(item) for item in wanted]
+
+    def node(self, row: Sequence[Any]) -> dict[str, Any]:
+        """The node that a row (its columns in order, the parent after them) makes."""
+        if self.flat:
+            return dict(zip(self.keys, row[1:], strict=False))
+        return dict(zip(self.keys, [make(row) for make in self._makers], strict=True))
+
+    def _column(self, spelled: str) -> int:
+        self.columns.append(f"{spelled} AS c{len(self.columns)}")
+        return len(self.columns) - 1
+
+    def _maker(self, item: Wanted) -> Shaper:
+        if item.field == "__typename":
+            return lambda _row: "LedgerEvent"
+        if item.field == "postings":
+            return self._postings(item)
+        if item.field in NESTED:
+            return self._nested(item)
+        place = self._column(SPELLED[item.field])
+        return lambda row: row[place]
+
+    def _nested(self, item: Wanted) -> Shaper:
+        spelled, typename = NESTED[item.field], TYPENAMES[item.field]
+        keys = tuple(below.key for below in item.below)
+        places = [None if b.field == "__typename" else self._column(spelled[b.field]) for b in item.below]
+        return lambda row: {
+            key: typename if place is None else row[place] for key, place in zip(keys, places, strict=True)
+        }
+
+    def _postings(self, item: Wanted) -> Shaper:
+        place, typename = self._column("postings::text"), TYPENAMES["postings"]
+        parts = [(below.key, POSTING.get(below.field)) for below in item.below]
+
+        def shape(row: Sequence[Any]) -> list[dict[str, Any]]:
+            legs = orjson.loads(row[place])
+            return [{key: typename if at is None else leg[at] for key, at in parts} for leg in legs]
+
+        return shape
+
+
+class PositionEvents(Direct):
+    """`Position.events` without objects."""
+
+    def takes(self, arguments: Mapping[str, Any], wanted: tuple[Wanted, ...]) -> bool:
+        """Pages without filter or cursor, of fields that SQL can spell."""
+        given = {name for name, value in arguments.items() if value is not None}
+        return given <= ARGUMENTS and not {"first", "last"} <= given and _is_spelled(wanted)
+
+    async def read(
+        self,
+        context: "Context",
+        sources: Sequence[Any],
+        arguments: Mapping[str, Any],
+        wanted: tuple[Wanted, ...],
+    ) -> list[Any]:
+        """A connection for each position, in one statement."""
+        request = context.page(arguments.get("first"), None, arguments.get("last"), None)
+        descending = arguments.get("direction") is OrderDirection.DESC
+        connection = _connection_of(wanted)
+        scope = context.scope
+        values: list[object] = [[source.model.id for source in sources], request.size + 1]
+        values += [] if scope == ALL_INSTITUTIONS else [scope]
+        sql = connection.sql(scope == ALL_INSTITUTIONS, descending != request.backward)
+        async with context.reading() as reading:
+            raw = await reading.get_raw_connection()
+            rows = await raw.driver_connection.fetch(sql, *values)  # type: ignore[union-attr]
+        found: dict[str, list[Any]] = {
+            parent: list(group) for parent, group in itertools.groupby(rows, key=lambda row: row["parent"])
+        }
+        spell = context.services.tail.epochs.cursor
+        return [
+            connection.answer(
+                found.get(source.model.id, []), request.size, request.backward, lambda n: spell(scope, n)
+            )
+            for source in sources
+        ]
+
+
+class _Connection:
+    """A connection's selection, compiled."""
+
+    def __init__(self, wanted: tuple[Wanted, ...]) -> None:
+        self._wanted = wanted
+        node = next((node for edges in wanted for node in edges.below if node.field == "node"), None)
+        self._shape = Shape(() if node is None else node.below)
+
+    def sql(self, everywhere: bool, descending: bool) -> str:  # noqa: FBT001 - two switches of one statement
+        """The statement: parents $1, rows of each $2, the institution $3 unless all are asked."""
+        tenant = "" if everywhere else "AND institution_id = $3 "
+        columns = ", ".join(self._shape.columns)
+        direction = "DESC" if descending else "ASC"
+        return (
+            f"SELECT e.*, p.id AS parent FROM unnest($1::text[]) AS p (id) CROSS JOIN LATERAL ("
+            f"SELECT {columns} FROM ledger_events WHERE position_id = p.id {tenant}"
+            f"ORDER BY position_version {direction} LIMIT $2) AS e"
+        )
+
+    def answer(
+        self, rows: list[Any], size: int, backward: bool, cursor: Callable[[int], str]
+    ) -> dict[str, Any]:  # noqa: FBT001
+        """The connection that a parent's rows make."""
+        more = len(rows) > size
+        kept = rows[:size]
+        if backward:
+            kept.reverse()
+        told: dict[str, Any] = {}
+        for item in self._wanted:
+            if item.field == "edges":
+                told[item.key] = [self._edge(item, row, cursor) for row in kept]
+            elif item.field == "pageInfo":
+                told[item.key] = _page_info(item, kept, more and not backward, more and backward, cursor)
+            else:
+                told[item.key] = "LedgerEventConnection"
+        return told
+
+    def _edge(self, edges: Wanted, row: Any, cursor: Callable[[int], str]) -> dict[str, Any]:
+        edge: dict[str, Any] = {}
+        for item in edges.below:
+            if item.field == "node":
+                edge[item.key] = self._shape.node(row)
+            elif item.field == "cursor":
+                edge[item.key] = cursor(row["c0"])
+            else:
+                edge[item.key] = "LedgerEventEdge"
+        return edge
+
+
+def _page_info(
+    item: Wanted,
+    kept: list[Any],
+    has_next: bool,
+    has_previous: bool,
+    cursor: Callable[[int], str],  # noqa: FBT001
+) -> dict[str, Any]:
+    values = {
+        "hasNextPage": has_next,
+        "hasPreviousPage": has_previous,
+        "startCursor": cursor(kept[0]["c0"]) if kept else None,
+        "endCursor": cursor(kept[-1]["c0"]) if kept else None,
+        "__typename": "PageInfo",
+    }
+    return {below.key: values[below.field] for below in item.below}
+
+
+@lru_cache(maxsize=256)
+def _connection_of(wanted: tuple[Wanted, ...]) -> _Connection:
+    return _Connection(wanted)
+
+
+@lru_cache(maxsize=256)
+def _is_spelled(wanted: tuple[Wanted, ...]) -> bool:
+    nodes = [
+        node for edges in wanted if edges.field == "edges" for node in edges.below if node.field == "node"
+    ]
+    return len(nodes) <= 1 and all(_is_field(item) for node in nodes for item in node.below)
+
+
+def _is_field(item: Wanted) -> bool:
+    return item.field in SPELLED or item.field in NESTED or item.field in ("postings", "__typename")

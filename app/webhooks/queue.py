@@ -1,0 +1,203 @@
+"""The queue of deliveries in the database: what is added, due, claimed and settled.
+
+Of each endpoint and position the earliest pending delivery alone is ready (has a time in `next_attempt_at`);
+the others wait behind it, so that their order is kept. Whoever changes which one that is holds the endpoint's
+row first.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from app.ledger.model import Kind
+from app.positions.model import State
+from app.storage.database import Driver, Named
+from app.webhooks import statements
+from app.webhooks.model import Outcome, Verdict, Wanted
+
+# Longer than an attempt can take: whoever finds an older claim knows that its owner is gone.
+CLAIM = timedelta(seconds=30)
+
+# An endpoint by its institution and id.
+Address = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """What the follower has to know of an endpoint."""
+
+    institution_id: str
+    endpoint_id: str
+    wanted: Wanted
+    starts_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """A delivery to be."""
+
+    institution_id: str
+    id: str
+    endpoint_id: str
+    event_id: str
+    position_id: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A delivery whose next attempt is ours to make; `attempts` were made before."""
+
+    id: str
+    event_id: str | None
+    attempts: int
+    step: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What is to be sent to an endpoint now: the sealed secrets in force with their ids, the newest first."""
+
+    url: str
+    secrets: tuple[tuple[str, bytes], ...]
+    deliveries: tuple[Claimed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What came of an attempt, and what follows."""
+
+    delivery: Claimed
+    outcome: Outcome
+    verdict: Verdict
+    attempted_at: datetime
+
+
+async def subscribers(driver: Driver, institution_ids: Sequence[str]) -> list[Subscriber]:
+    """The endpoints in use of those institutions, as the feed role."""
+    return [_subscriber(row) for row in await driver.fetch(statements.SUBSCRIBED, institution_ids)]
+
+
+async def lock_subscribers(driver: Driver, institution_ids: Sequence[str]) -> list[Subscriber]:
+    """The same under lock, within the caller's transaction as the writer role."""
+    return [_subscriber(row) for row in await driver.fetch(statements.LOCK_SUBSCRIBED, institution_ids)]
+
+
+async def add(driver: Driver, additions: Sequence[Addition], now: datetime) -> None:
+    """Add deliveries to endpoints whose rows are locked; those that are there already stay as they are."""
+    await driver.execute(statements.ADD_NEW, *_columns(additions), now)
+    await _promote(driver, additions, now)
+
+
+async def add_again(
+    driver: Driver, additions: Sequence[Addition], now: datetime, *, undelivered_only: bool
+) -> int:
+    """The same, but those that are there already begin anew; returns how many are pending now."""
+    status = await driver.execute(statements.ADD_AGAIN, *_columns(additions), now, undelivered_only)
+    await driver.execute(statements.DEMOTE, *_pairs(additions), now)
+    await _promote(driver, additions, now)
+    return int(status.rpartition(" ")[2])
+
+
+async def due(driver: Driver, now: datetime, busy: Sequence[str], follower: str) -> list[Address]:
+    """The endpoints, apart from the busy ones, that something is due for, unless the follower is paused."""
+    return [
+        (row["institution_id"], row["id"]) for row in await driver.fetch(statements.DUE, now, busy, follower)
+    ]
+
+
+async def left_over(driver: Driver) -> list[Address]:
+    """Endpoints that are no longer in use and have pending deliveries."""
+    return [(row["institution_id"], row["id"]) for row in await driver.fetch(statements.LEFT_OVER)]
+
+
+async def claim(
+    driver: Driver, address: Address, now: datetime, under_way: Sequence[str], limit: int
+) -> Claim | None:
+    """Take what is due for an endpoint; None when it is out of use, or its row held by somebody else."""
+    endpoint = await driver.fetchrow(statements.LOCK_ENDPOINT, *address)
+    if endpoint is None or not endpoint["enabled"]:
+        return None
+    rows = await driver.fetch(statements.TAKE, *address, now, now + CLAIM, under_way, limit)
+    secrets = await driver.fetch(statements.SECRETS, *address, now) if rows else ()
+    return Claim(
+        endpoint["url"],
+        tuple((row["id"], row["sealed"]) for row in secrets),
+        tuple(Claimed(**dict(row)) for row in rows),
+    )
+
+
+async def settle(driver: Driver, address: Address, settled: Sequence[Settled], now: datetime) -> bool:
+    """Note what came of attempts, and let go what waited behind them; False when the endpoint is held."""
+    if await driver.fetchrow(statements.LOCK_ENDPOINT, *address) is None:
+        return False
+    rows = await driver.fetch(
+        statements.SETTLE,
+        address[0],
+        [one.delivery.id for one in settled],
+        [one.delivery.attempts for one in settled],
+        [one.verdict.state for one in settled],
+        [one.verdict.step for one in settled],
+        [one.verdict.next_attempt_at for one in settled],
+        [one.outcome.status for one in settled],
+        [one.outcome.error for one in settled],
+        [one.outcome.response for one in settled],
+        now,
+        [one.attempted_at for one in settled],
+    )
+    positions = [row["position_id"] for row in rows if row["position_id"] is not None]
+    pairs = ([address[0]] * len(positions), [address[1]] * len(positions), positions)
+    await driver.execute(statements.DEMOTE, *pairs, now)
+    await driver.execute(statements.PROMOTE, *pairs, now)
+    return True
+
+
+async def release(driver: Driver, institution_id: str, delivery_ids: Sequence[str]) -> None:
+    """Give claims back, so that others need not wait for their end."""
+    await driver.execute(statements.RELEASE, institution_id, delivery_ids)
+
+
+async def cancel(driver: Driver, address: Address, now: datetime, limit: int) -> int:
+    """Cancel pending deliveries of an endpoint; returns how many, at most `limit`."""
+    status = await driver.execute(statements.CANCEL, *address, limit, now)
+    return int(status.rpartition(" ")[2])
+
+
+async def cancel_left_over(driver: Driver, address: Address, now: datetime, limit: int) -> None:
+    """The same for an endpoint that is out of use, unless its row is held by somebody else."""
+    endpoint = await driver.fetchrow(statements.LOCK_ENDPOINT, *address)
+    if endpoint is not None and not endpoint["enabled"]:
+        await cancel(driver, address, now, limit)
+
+
+def kinds_of(names: Sequence[str] | None) -> tuple[Kind, ...] | None:
+    """Kinds as a row spells them."""
+    return None if names is None else tuple(map(Kind, names))
+
+
+def states_of(names: Sequence[str] | None) -> tuple[State, ...] | None:
+    """States as a row spells them."""
+    return None if names is None else tuple(map(State, names))
+
+
+async def _promote(driver: Driver, additions: Sequence[Addition], now: datetime) -> None:
+    await driver.execute(statements.PROMOTE, *_pairs(additions), now)
+
+
+def _columns(additions: Sequence[Addition]) -> tuple[list[object], ...]:
+    names = ("institution_id", "id", "endpoint_id", "event_id", "position_id", "sequence")
+    return tuple([getattr(one, name) for one in additions] for name in names)
+
+
+def _pairs(additions: Sequence[Addition]) -> tuple[list[str], list[str], list[str]]:
+    return (
+        [one.institution_id for one in additions],
+        [one.endpoint_id for one in additions],
+        [one.position_id for one in additions],
+    )
+
+
+def _subscriber(row: Named) -> Subscriber:
+    wanted = Wanted(kinds_of(row["kinds"]), states_of(row["states"]))
+    return Subscriber(row["institution_id"], row["id"], wanted, row["starts_after"])
