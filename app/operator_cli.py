@@ -16,7 +16,7 @@ from app.faults import guarded, settings_of
     help="Also judge by checkpoints kept in this file (see `escrowgrid checkpoints export`).",
 )
 def verify(*, as_json: bool, checkpoints: Path | None) -> None:
-    """Prove the ledger: every sequence, hash, balance, position and checkpoint. Exits with 1 when something is wrong."""
+    """Prove the ledger: every sequence, hash, balance, position, checkpoint. Exits with 1 when one is wrong."""
     from app import operate
 
     clean = guarded(lambda: operate.verify(settings_of(), as_json=as_json, checkpoint_file=checkpoints))

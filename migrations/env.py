@@ -1,6 +1,4 @@
-"""Runs the migrations over the connection that app/storage/migrate.py gives, as the owner role
-(migrations/roles.sql has run by then).
-"""
+"""Runs the migrations over the connection that app/storage/migrate.py gives, as the owner role."""
 
 from alembic import context
 

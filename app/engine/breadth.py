@@ -1,4 +1,4 @@
-"""Runs a plan breadth-first: all objects of a level at once, plain data in columns, loaders asked for all keys in one go."""
+"""Runs a plan breadth-first: a level at once, plain data in columns, loaders asked for all their keys together."""
 
 import asyncio
 import inspect
@@ -111,7 +111,7 @@ class Breadth:
         return [self._direct_or_not(column, len(objects)) for column in columns]
 
     def _ask(self, planned: Planned, objects: list[Any], level: Level) -> list[Any]:
-        """A value, an awaitable or a failure for each object; or one awaitable for all, where a level is read directly."""
+        """A value, an awaitable or a failure for each object; one awaitable for all where a level is read directly."""
         try:
             arguments = self._arguments(planned)
         except Exception as error:  # noqa: BLE001 - as above

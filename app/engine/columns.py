@@ -13,7 +13,7 @@ Values = Sequence[Any]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One leaf type: `swift` takes a column it can vouch for, else None; `exact` takes one value as graphql-core does."""
+    """One leaf type: `swift` takes a column it can vouch for, else None; `exact` one value, as graphql-core does."""
 
     name: str
     swift: Callable[[Values], list[Any] | None]
@@ -39,7 +39,7 @@ def _same(kind: type) -> Callable[[Values], list[Any] | None]:
 
 
 def _int(values: Values) -> list[Any] | None:
-    fits = set(map(type, values)) == {int} and -0x80000000 <= min(values) and max(values) <= 0x7FFFFFFF
+    fits = set(map(type, values)) == {int} and min(values) >= -0x80000000 and max(values) <= 0x7FFFFFFF
     return list(values) if fits else None
 
 

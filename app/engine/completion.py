@@ -35,6 +35,7 @@ class Completer:
         self.errors: list[GraphQLError] = []
 
     def plain_objects(self, selection: Selection, objects: list[Any], level: Level) -> list[Any]:
+        """The answers of objects whose whole selection is data."""
         columns = [
             self.plain(planned.output, self.read(planned, objects), planned, Level(level, key=planned.key))
             for planned in selection.fields
@@ -43,6 +44,7 @@ class Completer:
 
     @staticmethod
     def read(planned: Planned, objects: list[Any]) -> list[Any]:
+        """The attribute that a field is, of every object."""
         name = planned.attribute
         if name is None:
             return [planned.typename] * len(objects)
@@ -52,6 +54,7 @@ class Completer:
             return [_attribute(source, name) for source in objects]
 
     def plain(self, output: Output, values: Sequence[Any], planned: Planned, level: Level) -> list[Any]:
+        """A column of values whose whole output is data, completed."""
         if output.leaf is not None:
             return self.leaves(output, values, planned, level)
         if output.item is not None:
@@ -66,6 +69,7 @@ class Completer:
         return self.spread(output, [places[i] for i in kept], answers, len(values), set(places))
 
     def leaves(self, output: Output, values: Sequence[Any], planned: Planned, level: Level) -> list[Any]:
+        """A column of scalars or enum values, completed."""
         leaf = output.leaf
         assert leaf is not None, "an output is one of four kinds"
         swift = leaf.swift(values) if values else None
@@ -110,6 +114,7 @@ class Completer:
         return -1 if self._nothing(output, value, planned, level, place) is BUBBLE else None
 
     def regroup(self, output: Output, lengths: list[int | None], items: list[Any]) -> list[Any]:
+        """The lists that their completed items make."""
         answers: list[Any] = []
         start = 0
         for length in lengths:
@@ -168,6 +173,7 @@ class Completer:
         return column
 
     def rows(self, selection: Selection, columns: list[list[Any]], size: int) -> list[Any]:
+        """The objects that completed columns make, in the order of the selection."""
         keys = selection.keys
         if not keys:
             return [{} for _ in range(size)]
@@ -192,6 +198,7 @@ class Completer:
         return BUBBLE
 
     def note(self, error: BaseException, planned: Planned, level: Level, place: int) -> None:
+        """Keep an error with its place."""
         if not isinstance(error, Exception):
             raise error
         self.errors.append(located_error(error, planned.nodes, level.path(place)))

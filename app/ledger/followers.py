@@ -67,10 +67,10 @@ class Follower(ABC):
     async def follow(self, events: Sequence[Event], lease: Lease) -> None:
         """Take these events, in order. What it raises is tried again; `Poison` or too many tries park an event."""
 
-    async def idle(self, lease: Lease) -> None:
+    async def idle(self, lease: Lease) -> None:  # noqa: B027 - most have nothing to do then
         """Called when there is nothing new, at least at every tick."""
 
-    async def stop(self) -> None:
+    async def stop(self) -> None:  # noqa: B027 - most have nothing to do then
         """Called by the leader when its process stops."""
 
 

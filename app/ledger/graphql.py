@@ -41,7 +41,7 @@ class LedgerEventKindFilter:
 
 
 @strawberry.input(
-    description="Which events; all tests must pass. An index serves `id`, `institutionId`, `positionId`, `currency` and "
+    description="Which events; all tests must pass. An index serves `id`, `institutionId`, `positionId`, `currency`, "
     "`recordedAt`. The others look at every event that these leave, in the order of the ledger: in a long one, give a "
     "span of `recordedAt`."
 )
@@ -199,7 +199,11 @@ async def event_by_id(context: Context, ids: Sequence[str]) -> Mapping[str, Even
 
 
 async def events_of_position(
-    context: Context, position_ids: Sequence[str], request: PageRequest, tests: Conditions, descending: bool
+    context: Context,
+    position_ids: Sequence[str],
+    request: PageRequest,
+    tests: Conditions,
+    order: OrderDirection,
 ) -> Mapping[str, Page[Event]]:
     """Loads a page of the history of each position."""
     async with context.reading() as reading:
@@ -210,7 +214,7 @@ async def events_of_position(
             position_ids,
             tests,
             request,
-            descending=descending,
+            descending=order is OrderDirection.DESC,
         )
 
 

@@ -10,6 +10,7 @@ import orjson
 from app.engine.connection import OrderDirection
 from app.engine.direct import Direct, Wanted
 from app.principal import ALL_INSTITUTIONS
+from app.storage.paging import PageRequest
 
 if TYPE_CHECKING:
     from app.context import Context
@@ -134,12 +135,12 @@ class PositionEvents(Direct):
     ) -> list[Any]:
         """A connection for each position, in one statement."""
         request = context.page(arguments.get("first"), None, arguments.get("last"), None)
-        descending = arguments.get("direction") is OrderDirection.DESC
+        direction = arguments.get("direction") or OrderDirection.ASC
         connection = _connection_of(wanted)
         scope = context.scope
         values: list[object] = [[source.model.id for source in sources], request.size + 1]
         values += [] if scope == ALL_INSTITUTIONS else [scope]
-        sql = connection.sql(scope == ALL_INSTITUTIONS, descending != request.backward)
+        sql = connection.sql(scope, request, direction)
         async with context.reading() as reading:
             raw = await reading.get_raw_connection()
             rows = await raw.driver_connection.fetch(sql, *values)  # type: ignore[union-attr]
@@ -148,9 +149,7 @@ class PositionEvents(Direct):
         }
         spell = context.services.tail.epochs.cursor
         return [
-            connection.answer(
-                found.get(source.model.id, []), request.size, request.backward, lambda n: spell(scope, n)
-            )
+            connection.answer(found.get(source.model.id, []), request, lambda n: spell(scope, n))
             for source in sources
         ]
 
@@ -163,31 +162,36 @@ class _Connection:
         node = next((node for edges in wanted for node in edges.below if node.field == "node"), None)
         self._shape = Shape(() if node is None else node.below)
 
-    def sql(self, everywhere: bool, descending: bool) -> str:  # noqa: FBT001 - two switches of one statement
+    def sql(self, scope: str, request: PageRequest, direction: OrderDirection) -> str:
         """The statement: parents $1, rows of each $2, the institution $3 unless all are asked."""
-        tenant = "" if everywhere else "AND institution_id = $3 "
+        tenant = "" if scope == ALL_INSTITUTIONS else "AND institution_id = $3 "
         columns = ", ".join(self._shape.columns)
-        direction = "DESC" if descending else "ASC"
+        down = (direction is OrderDirection.DESC) != request.backward
         return (
             f"SELECT e.*, p.id AS parent FROM unnest($1::text[]) AS p (id) CROSS JOIN LATERAL ("
             f"SELECT {columns} FROM ledger_events WHERE position_id = p.id {tenant}"
-            f"ORDER BY position_version {direction} LIMIT $2) AS e"
+            f"ORDER BY position_version {'DESC' if down else 'ASC'} LIMIT $2) AS e"
         )
 
-    def answer(
-        self, rows: list[Any], size: int, backward: bool, cursor: Callable[[int], str]
-    ) -> dict[str, Any]:  # noqa: FBT001
+    def answer(self, rows: list[Any], request: PageRequest, cursor: Callable[[int], str]) -> dict[str, Any]:
         """The connection that a parent's rows make."""
-        more = len(rows) > size
-        kept = rows[:size]
+        more, backward = len(rows) > request.size, request.backward
+        kept = rows[: request.size]
         if backward:
             kept.reverse()
+        info = {
+            "hasNextPage": more and not backward,
+            "hasPreviousPage": more and backward,
+            "startCursor": cursor(kept[0]["c0"]) if kept else None,
+            "endCursor": cursor(kept[-1]["c0"]) if kept else None,
+            "__typename": "PageInfo",
+        }
         told: dict[str, Any] = {}
         for item in self._wanted:
             if item.field == "edges":
                 told[item.key] = [self._edge(item, row, cursor) for row in kept]
             elif item.field == "pageInfo":
-                told[item.key] = _page_info(item, kept, more and not backward, more and backward, cursor)
+                told[item.key] = {below.key: info[below.field] for below in item.below}
             else:
                 told[item.key] = "LedgerEventConnection"
         return told
@@ -202,23 +206,6 @@ class _Connection:
             else:
                 edge[item.key] = "LedgerEventEdge"
         return edge
-
-
-def _page_info(
-    item: Wanted,
-    kept: list[Any],
-    has_next: bool,
-    has_previous: bool,
-    cursor: Callable[[int], str],  # noqa: FBT001
-) -> dict[str, Any]:
-    values = {
-        "hasNextPage": has_next,
-        "hasPreviousPage": has_previous,
-        "startCursor": cursor(kept[0]["c0"]) if kept else None,
-        "endCursor": cursor(kept[-1]["c0"]) if kept else None,
-        "__typename": "PageInfo",
-    }
-    return {below.key: values[below.field] for below in item.below}
 
 
 @lru_cache(maxsize=256)

@@ -44,7 +44,7 @@ CROSS JOIN LATERAL (
   WHERE policies.institution_id = wanted.institution_id AND policies.region = wanted.region
   ORDER BY policies.version DESC LIMIT 1
 ) AS found
-"""  # noqa: S608 - the names are this module's own
+"""
 
 
 class Named(Protocol):

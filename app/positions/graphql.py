@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from zoneinfo import available_timezones
 
 import strawberry
@@ -24,9 +24,6 @@ from app.positions.types import Lifecycle, Position
 from app.principal import ALL_INSTITUTIONS, Scope
 from app.storage.conditions import Condition
 from app.storage.paging import Order, Page, PageRequest
-
-if TYPE_CHECKING:
-    pass
 
 GROUPS_MAX = 1_000
 ZONES = frozenset(available_timezones())

@@ -65,7 +65,7 @@ class Subscription:
 
     @strawberry.subscription(
         permission_classes=[may(Scope.READ)],
-        description="One position, first as it is with its cursor (not with `after`), then each version as of its event.",
+        description="One position, first as it is (not with `after`), then each version as of its event.",
     )
     async def position_changed(
         self,

@@ -48,9 +48,15 @@ FROM positions p JOIN unnest($1::text[], $2::text[]) AS n (institution, referenc
   ON p.institution_id = n.institution AND p.external_reference = n.reference
 """
 INSERT_TYPES = (
-    "text text text text text text numeric numeric numeric numeric numeric text text int text int timestamptz "
-    "timestamptz timestamptz timestamptz"
-).split()
+    *("text",) * 6,
+    *("numeric",) * 5,
+    "text",
+    "text",
+    "int",
+    "text",
+    "int",
+    *("timestamptz",) * 4,
+)
 _UNNEST = ", ".join(f"${i}::{kind}[]" for i, kind in enumerate(INSERT_TYPES, start=1))
 INSERT = f"INSERT INTO positions ({', '.join(COLUMNS)}) SELECT * FROM unnest({_UNNEST})"
 UPDATE = """

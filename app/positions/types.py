@@ -212,10 +212,10 @@ class Position(Node):
         direction: Direction = OrderDirection.ASC,
     ) -> Connection[LedgerEvent]:
         """One page of its events; all positions of a level are asked together."""
-        context, id = info.context, self.model.id
+        context, own = info.context, self.model.id
         request, tests = context.page(first, after, last, before), conditions(where)
-        page = await context.load(events_of_position, id, request, tests, direction is OrderDirection.DESC)
-        count = partial(context.load, events_count_of_position, id, tests)
+        page = await context.load(events_of_position, own, request, tests, direction)
+        count = partial(context.load, events_count_of_position, own, tests)
         return connection(page, partial(LedgerEvent.of, context=context), count)
 
     @strawberry.field(description="Where it can go from here, and whether this key could take it there now.")

@@ -172,7 +172,6 @@ class Database:
             try:
                 await connection.start()
                 await connection.execute(SCOPED, {"role": role, "scope": scope, "timeout": self._timeout})
-                return connection
             except (*CONNECTION_LOST, InterfaceError, OperationalError, DBAPIError) as error:
                 await _give_back(connection)
                 if isinstance(error, DBAPIError) and not _lost(error):

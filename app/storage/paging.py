@@ -16,6 +16,8 @@ from app.kit.cursor import BadCursor, seal, unseal
 T = TypeVar("T")
 KEY = "_key"
 PARENT = "_parent"
+# The driver spells infinity as the last instant Python knows, without a zone.
+INFINITY = datetime.max  # noqa: DTZ901
 FOR_EVER = "infinity"
 
 
@@ -152,7 +154,7 @@ def _typed(column: ColumnElement[Any], value: str | int) -> Any:
     if not isinstance(column.type, TIMESTAMP):
         return value
     if value == FOR_EVER:
-        return literal(datetime.max, column.type)
+        return literal(INFINITY, column.type)
     if not isinstance(value, int):
         raise BadCursor("the cursor belongs to a list with another order")
     return literal(EPOCH + timedelta(microseconds=value), column.type)
@@ -166,7 +168,6 @@ def _cursor(order: Order, row: Row[Any]) -> str:
 
 
 def _sealable(value: Any) -> str | int:
-    # The driver spells infinity as the last instant Python knows, without a zone.
-    if value == datetime.max:
+    if value == INFINITY:
         return FOR_EVER
     return micros(value) if isinstance(value, datetime) else value

@@ -1,4 +1,4 @@
-"""Makes an attempt: resolves the name, checks each address, connects to a checked one, reads a bounded answer."""
+"""Makes an attempt: resolves the name, checks its addresses, connects to one of them, reads a bounded answer."""
 
 import asyncio
 import socket

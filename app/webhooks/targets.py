@@ -1,4 +1,4 @@
-"""Where a webhook may go: public addresses only, so that no endpoint makes a server knock on its own doors."""
+"""Where a webhook may go: public addresses only, so that no endpoint makes a server call on its own network."""
 
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network

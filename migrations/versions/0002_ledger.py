@@ -134,6 +134,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON leases TO escrowgrid_writer;
 """
 
 SETTING = "(SELECT current_setting('escrowgrid.scope', true))"
+SCOPED = f"CASE WHEN {SETTING} = '*' THEN true ELSE institution_id = {SETTING} END"
 LISTED = (
     "institution_id = ANY ((SELECT string_to_array(current_setting('escrowgrid.scope', true), ','))::text[])"
 )
@@ -144,8 +145,7 @@ def tenant_policies(table: str) -> list[str]:
     return [
         f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY",
         f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY",
-        f"CREATE POLICY api_scope ON {table} FOR SELECT TO escrowgrid_api "
-        f"USING (CASE WHEN {SETTING} = '*' THEN true ELSE institution_id = {SETTING} END)",
+        f"CREATE POLICY api_scope ON {table} FOR SELECT TO escrowgrid_api USING ({SCOPED})",
         f"CREATE POLICY writer_scope ON {table} FOR ALL TO escrowgrid_writer USING ({LISTED}) WITH CHECK ({LISTED})",
         f"CREATE POLICY feed_all ON {table} FOR SELECT TO escrowgrid_feed USING (true)",
     ]
@@ -165,7 +165,8 @@ CREATE POLICY writer_all ON ledger_head FOR ALL TO escrowgrid_writer USING (true
 CREATE POLICY feed_all ON ledger_head FOR SELECT TO escrowgrid_feed USING (true);
 ALTER TABLE epochs ENABLE ROW LEVEL SECURITY;
 ALTER TABLE epochs FORCE ROW LEVEL SECURITY;
-CREATE POLICY api_scope ON epochs FOR SELECT TO escrowgrid_api USING (CASE WHEN {SETTING} = '*' THEN true ELSE scope = {SETTING} END);
+CREATE POLICY api_scope ON epochs FOR SELECT TO escrowgrid_api
+  USING (CASE WHEN {SETTING} = '*' THEN true ELSE scope = {SETTING} END);
 CREATE POLICY writer_all ON epochs FOR ALL TO escrowgrid_writer USING (true) WITH CHECK (true);
 CREATE POLICY feed_all ON epochs FOR SELECT TO escrowgrid_feed USING (true);
 """

@@ -116,8 +116,7 @@ def tenant_policies(table: str) -> list[str]:
         f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY",
         f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY",
         f"CREATE POLICY api_scope ON {table} FOR SELECT TO escrowgrid_api USING ({ONE})",
-        f"CREATE POLICY writer_scope ON {table} FOR ALL TO escrowgrid_writer "
-        + f"USING ({LISTED}) WITH CHECK ({LISTED})",
+        f"CREATE POLICY writer_scope ON {table} TO escrowgrid_writer USING ({LISTED}) WITH CHECK ({LISTED})",
     ]
 
 

@@ -82,7 +82,7 @@ FROM (SELECT institution_id, max(sequence) AS sequence FROM ledger_events GROUP 
 WHERE s.institution_id = h.institution_id;
 
 INSERT INTO personal_data SELECT 'inst_' || lpad(inst::text, 26, '0'), 'evt_' || lpad(g::text, 26, '0'),
-       'pos_' || lpad(g::text, 26, '0'), 'Holder', sha256(''), NULL, NULL, NULL, NULL FROM n WHERE g % 10 = 0;
+       'pos_' || lpad(g::text, 26, '0'), 'Holder', sha256(''), NULL, NULL, NULL, NULL FROM n WHERE g % 7 = 0;
 
 INSERT INTO audit_events
 SELECT 'aud_' || lpad(g::text, 26, '0'), now() + g * interval '1 second', 'inst_' || lpad(inst::text, 26, '0'), 'root',
