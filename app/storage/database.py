@@ -181,6 +181,8 @@ class Database:
             except BaseException:
                 await asyncio.shield(_give_back(connection))
                 raise
+            else:
+                return connection
         raise Unavailable("the database cannot be reached; nothing was done, try again shortly")
 
 

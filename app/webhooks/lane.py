@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -43,7 +43,14 @@ class Post:
     """What every lane works with. Few lanes are in the database at once, however many there are."""
 
     def __init__(
-        self, database: Database, tail: Tail, clock: Clock, ids: Ids, vault: Vault, sender: Sender, chance: Callable[[], float]
+        self,
+        database: Database,
+        tail: Tail,
+        clock: Clock,
+        ids: Ids,
+        vault: Vault,
+        sender: Sender,
+        chance: Callable[[], float],
     ) -> None:
         self.database = database
         self.tail = tail
@@ -148,32 +155,34 @@ class Lane:
         claim = await self._post.claim(self._lease, self._address, under_way, free)
         if claim is None or not claim.deliveries:
             return
-        events = await self._post.events([one.event_id for one in claim.deliveries if one.event_id is not None])
+        events = await self._post.events([one.event_id for one in claim.deliveries if one.event_id])
         for claimed in claim.deliveries:
-            event = None if claimed.event_id is None else events[claimed.event_id]
-            task = asyncio.create_task(self._attempt(claim, claimed, event), name="webhook-attempt")
+            task = asyncio.create_task(self._attempt(claim, claimed, events), name="webhook-attempt")
             self._under_way[task] = claimed
 
     async def _settle(self, done: set[asyncio.Task[Settled]]) -> None:
         settled = [task.result() for task in done]
-        if any(one.outcome.status == GONE for one in settled):
-            await self._post.disable(self._address)
         await self._post.settle(self._address, settled)
         for task in done:
             del self._under_way[task]
+        if any(one.outcome.status == GONE for one in settled):
+            await self._post.disable(self._address)
 
-    async def _attempt(self, claim: Claim, claimed: Claimed, event: Event | None) -> Settled:
+    async def _attempt(self, claim: Claim, claimed: Claimed, events: Mapping[str, Event]) -> Settled:
         now, started = self._post.clock(), asyncio.get_running_loop().time()
         try:
+            event = None if claimed.event_id is None else events[claimed.event_id]
             outcome = await self._send(claim, claimed, event, now)
         except CannotOpen as error:
-            log.error("endpoint %s: %s", self._address[1], error)
+            log.warning("endpoint %s: %s", self._address[1], error)
             outcome = Outcome(error=str(error))
+        except Exception:
+            # The edge of this attempt: it counts as one, so that it is not made again at once.
+            log.exception("delivery %s cannot be attempted", claimed.id)
+            outcome = Outcome(error="something went wrong on the sender's side")
         self._pace.note(outcome, asyncio.get_running_loop().time() - started)
-        ended = self._post.clock()
-        verdict = model.judge(
-            outcome, claimed.step, now=ended, chance=self._post.chance(), is_test=event is None
-        )
+        is_test, chance = claimed.event_id is None, self._post.chance()
+        verdict = model.judge(outcome, claimed.step, now=self._post.clock(), chance=chance, is_test=is_test)
         return Settled(claimed, outcome, verdict, now)
 
     async def _send(self, claim: Claim, claimed: Claimed, event: Event | None, now: datetime) -> Outcome:
@@ -190,7 +199,9 @@ class Lane:
         client = self._clients.get(claim.url)
         if client is None:
             client = self._clients[claim.url] = post.sender.client()
-        return await post.sender.post(client, claim.url, signing.headers(webhook_id, now, body, secrets), body)
+        return await post.sender.post(
+            client, claim.url, signing.headers(webhook_id, now, body, secrets), body
+        )
 
     async def _give_back(self) -> None:
         """Nothing of it goes on; what was under way is another's to attempt."""
@@ -202,5 +213,7 @@ class Lane:
             await client.aclose()
         if left:
             ids = [claimed.id for claimed in self._under_way.values()]
-            async with self._post.writing(self._address[0]) as driver:
-                await queue.release(driver, self._address[0], ids)
+            # Where that is not possible the claims end by themselves.
+            with suppress(*CONNECTION_LOST):
+                async with self._post.writing(self._address[0]) as driver:
+                    await queue.release(driver, self._address[0], ids)

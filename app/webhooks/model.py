@@ -98,10 +98,6 @@ class Endpoint:
         """What can be changed of it, as it is."""
         return EndpointDraft(self.url, self.description, self.wanted, self.enabled)
 
-    def wants(self, event: Event) -> bool:
-        """Whether that event is sent to it."""
-        return event.sequence > self.starts_after and self.wanted.includes(event)
-
 
 @dataclass(frozen=True, slots=True)
 class Secret:

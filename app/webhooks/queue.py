@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app.ledger.model import Kind
+from app.ledger.model import Event, Kind
 from app.positions.model import State
 from app.storage.database import Driver, Named
 from app.webhooks import statements
@@ -30,6 +30,11 @@ class Subscriber:
     endpoint_id: str
     wanted: Wanted
     starts_after: int
+
+    def wants(self, event: Event) -> bool:
+        """Whether that event is sent to it."""
+        mine = event.institution_id == self.institution_id and event.sequence > self.starts_after
+        return mine and self.wanted.includes(event)
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,10 @@ class _Place:
             raise Invalid("give the range either by sequences or by cursors", "afterSequence")
         if not by_sequence:
             return cls(scope, wanted.after, wanted.before)
-        for name, number in (("afterSequence", wanted.after_sequence), ("beforeSequence", wanted.before_sequence)):
+        for name, number in (
+            ("afterSequence", wanted.after_sequence),
+            ("beforeSequence", wanted.before_sequence),
+        ):
             if number is not None and number < 0:
                 raise Invalid("sequences start at 1", name)
         if (wanted.after_sequence or 0) > head:

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from app.audit import service as audit
@@ -120,9 +120,7 @@ async def disable_gone(work: Work, institution_id: str, endpoint_id: str) -> Non
     endpoint = await store.lock_endpoint(work.connection, institution_id, endpoint_id)
     if endpoint is None or not endpoint.enabled:
         return
-    disabled = replace(
-        endpoint, enabled=False, disabled_reason=DisabledReason.GONE, updated_at=work.now
-    )
+    disabled = replace(endpoint, enabled=False, disabled_reason=DisabledReason.GONE, updated_at=work.now)
     await store.update_endpoint(work.connection, institution_id, disabled)
     cancelled = await _cancel(work, endpoint)
     await _record(work, Action.WEBHOOK_ENDPOINT_DISABLED, disabled, {"cancelled": cancelled})
@@ -133,11 +131,11 @@ async def rotate_secret(
 ) -> Told:
     """Give an endpoint a new secret, in force at once; those before sign beside it until `overlap` is over."""
     if not timedelta(0) <= overlap <= OVERLAP_MAX:
-        raise Invalid(f"the overlap is between 0 and {OVERLAP_MAX // timedelta(seconds=1)} seconds", "overlapSeconds")
+        raise Invalid(
+            f"the overlap is between 0 and {OVERLAP_MAX // timedelta(seconds=1)} seconds", "overlapSeconds"
+        )
     endpoint = await locked(work, institution_id, endpoint_id)
-    left = await store.end_secrets(
-        work.connection, institution_id, endpoint_id, work.now, work.now + overlap
-    )
+    left = await store.end_secrets(work.connection, institution_id, endpoint_id, work.now, work.now + overlap)
     if left >= SECRETS_MAX:
         raise Invalid(
             f"at most {SECRETS_MAX} secrets sign at once: wait until one ends, or end them with an overlap of 0",
@@ -199,9 +197,7 @@ def check_draft(draft: EndpointDraft, *, private: bool) -> None:
             raise Invalid("an endpoint that wants nothing is of no use; leave it out for all", name)
 
 
-async def fetch_endpoint(
-    connection: "AsyncConnection", scope: str, endpoint_id: str
-) -> Endpoint | None:
+async def fetch_endpoint(connection: "AsyncConnection", scope: str, endpoint_id: str) -> Endpoint | None:
     """The endpoint, if `scope` sees it."""
     return (await fetch_endpoints(connection, scope, [endpoint_id])).get(endpoint_id)
 

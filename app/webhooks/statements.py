@@ -35,7 +35,7 @@ WHERE (d.institution_id, d.endpoint_id, d.position_id) = (p.institution_id, p.en
     WHERE (e.institution_id, e.endpoint_id, e.position_id) = (p.institution_id, p.endpoint_id, p.position_id)
       AND e.state = 'PENDING' AND e.sequence < d.sequence
   )
-"""  # noqa: S608 - the parts are this module's own
+"""
 PROMOTE = f"""
 UPDATE webhook_deliveries d SET next_attempt_at = $4
 FROM {PAIRS} CROSS JOIN LATERAL (
@@ -49,7 +49,7 @@ WHERE d.institution_id = p.institution_id AND d.id = first.id
     WHERE (r.institution_id, r.endpoint_id, r.position_id) = (p.institution_id, p.endpoint_id, p.position_id)
       AND r.state = 'PENDING' AND r.next_attempt_at IS NOT NULL
   )
-"""  # noqa: S608 - as above
+"""
 DUE = """
 SELECT e.institution_id, e.id FROM webhook_endpoints e
 WHERE e.enabled AND e.id <> ALL($2::text[])

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 import httpx
@@ -15,10 +15,13 @@ from tests.reliability.sockets import Socket
 from tests.reliability.tally import Limit, Tally, milliseconds, percentile
 
 LIVE = 3
-STALLED = 20
+STALLED = 10
 RING_BYTES = 1 << 20
-STALLED_SECONDS = 4
-# What a thousand events may cost in memory, of which the ring keeps a third of a thousand.
+STALLED_SECONDS = 12
+# What the kernels on both sides take in for somebody who reads nothing: some 4 MB.
+FILLING = 110
+FILLING_TEXT = "x" * 60_000
+# What the events beside stalled sockets may cost in memory: the ring, and a message in the making for each socket.
 GROWTH_BYTES_MAX = 64 << 20
 LATENCY_FACTOR_MAX = 2.0
 LATENCY_ALLOWANCE_SECONDS = 0.05
@@ -29,6 +32,8 @@ subscription { ledgerEvents { cursor node {
   balancesAfter { funded released refunded held } postings { account amount currency } actor { id role }
 } } }
 """
+
+HEAVY = "subscription { ledgerEvents { cursor node { id metadata } } }"
 
 
 async def stalled_subscribers(tally: Tally, limit: Limit, site: Site, *, events: int) -> None:
@@ -55,9 +60,13 @@ async def _compare(tally: Tally, client: Client, server: Server, tenant: Tenant,
         before = server.resident_bytes
         for _ in range(STALLED):
             silent = await stack.enter_async_context(sockets.opened(server.url, tenant.key, stalled=True))
-            await silent.subscribe("stalled", EVERY_EVENT)
+            await silent.subscribe("stalled", HEAVY)
+        await _deliver(client, live, tenant, FILLING, {"text": FILLING_TEXT})
+        stalled_since = time.monotonic()
         beside = await _deliver(client, live, tenant, events)
         growth = server.resident_bytes - before
+        took = time.monotonic() - stalled_since
+        tally.require(took < STALLED_SECONDS, f"they had been closed before the end: {took:.0f} s")
         await _until_closed(tally, server)
     quiet_p99, beside_p99 = percentile(quiet, 0.99), percentile(beside, 0.99)
     tally.counts["deliveries"] += len(quiet) + len(beside)
@@ -73,7 +82,13 @@ async def _compare(tally: Tally, client: Client, server: Server, tenant: Tenant,
     tally.require(growth <= GROWTH_BYTES_MAX, f"memory grew by {growth:,} bytes")
 
 
-async def _deliver(client: Client, live: Sequence[Socket], tenant: Tenant, events: int) -> list[float]:
+async def _deliver(
+    client: Client,
+    live: Sequence[Socket],
+    tenant: Tenant,
+    events: int,
+    metadata: Mapping[str, str] | None = None,
+) -> list[float]:
     """How long from each command to each live subscriber that hears of it."""
     sent: dict[str, float] = {}
     taken: list[float] = []
@@ -92,8 +107,10 @@ async def _deliver(client: Client, live: Sequence[Socket], tenant: Tenant, event
         for _ in range(events):
             key = str(uuid.uuid4())
             sent[key] = time.monotonic()
-            terms = {"assetId": tenant.asset_id, "holderReference": "H" * 200, "currency": "USD", "amount": "5"}
-            await client.command(tenant, "createPosition", [key], idempotencyKey=key, **terms)
+            terms = {"assetId": tenant.asset_id, "holderReference": "H", "currency": "USD", "amount": "5"}
+            await client.command(
+                tenant, "createPosition", [key], idempotencyKey=key, metadata=metadata, **terms
+            )
     return taken
 
 
