@@ -29,6 +29,7 @@ from app.settings import Settings
 from app.storage.database import Database
 from app.storage.paging import PageRequest
 from app.storage.snapshot import Snapshot
+from app.webhooks.vault import Vault
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -51,6 +52,7 @@ class Services:
     recorder: Recorder
     assets: AssetCache
     lifecycles: Mapping[tuple[str, int], Lifecycle]
+    vault: Vault
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,10 @@ def _serve(app: Starlette, settings: Settings) -> None:
 
 def _log(settings: Settings) -> None:
     logging.basicConfig(stream=sys.stderr, level=settings.log_level, format="%(message)s")
-    logging.getLogger("uvicorn").setLevel("WARNING")
+    for chatty in ("uvicorn", "alembic"):
+        logging.getLogger(chatty).setLevel("WARNING")
+    # It tells every URL it sends to; the delivery log does, too, and to those alone who may see it.
+    logging.getLogger("httpx").setLevel("WARNING")
 
 
 def _greet(settings: Settings, key: DevelopmentKey, *, demo: bool) -> None:

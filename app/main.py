@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,6 +32,10 @@ from app.positions.rows import PositionRows
 from app.positions.worker import Clerk
 from app.settings import Settings
 from app.storage.database import Address, Database
+from app.webhooks.lane import Post
+from app.webhooks.sending import Resolver, Sender
+from app.webhooks.vault import Vault, vault_from
+from app.webhooks.worker import Webhooks
 
 log = logging.getLogger("escrowgrid")
 
@@ -106,14 +111,31 @@ def assemble(
         recorder=Recorder(database, ids, clock),
         assets=AssetCache(),
         lifecycles=BUILT_IN,
+        vault=_vault(settings),
     )
     clerk = Clerk(database, writer, settings, BUILT_IN, ids, clock, name)
     followers = tuple(
         Runner(database, tail, settings, follower, name)
-        for follower in (Checkpointer(database, _signer(settings), clock, settings.checkpoint_seconds),)
+        for follower in (
+            Checkpointer(database, _signer(settings), clock, settings.checkpoint_seconds),
+            _webhooks(services),
+        )
     )
     authenticator = Authenticator(database, clock, settings.root_api_key)
     return Parts(services, bell, clerk, followers, authenticator)
+
+
+def _webhooks(services: Services) -> Webhooks:
+    sender = Sender(Resolver(), private=services.settings.webhook_allow_private)
+    post = Post(
+        services.database, services.tail, services.clock, services.ids, services.vault, sender, random.random
+    )
+    return Webhooks(post, services.settings.tick_seconds)
+
+
+def _vault(settings: Settings) -> Vault:
+    key = settings.webhook_key
+    return vault_from(None if key is None else key.get_secret_value(), settings.data_dir)
 
 
 def _signer(settings: Settings) -> Signer:

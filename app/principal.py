@@ -24,6 +24,7 @@ class Scope(StrEnum):
     TEMPLATES_WRITE = "templates:write"
     POLICIES_WRITE = "policies:write"
     KEYS_WRITE = "keys:write"
+    WEBHOOKS_WRITE = "webhooks:write"
     INSTITUTIONS_WRITE = "institutions:write"
 
 

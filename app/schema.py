@@ -24,6 +24,8 @@ from app.positions.aggregates import Aggregates
 from app.positions.types import Position
 from app.principal import Scope
 from app.settings import Settings
+from app.webhooks import graphql as webhooks
+from app.webhooks import mutations as webhook_mutations
 
 # Which slice finds the node whose id begins so.
 FINDERS = {
@@ -34,12 +36,21 @@ FINDERS = {
     "pol": policies.node,
     "pos": positions.node,
     "evt": ledger.node,
+    "whe": webhooks.node,
+    "whd": webhooks.node,
 }
 
 
 @strawberry.type(description="Everything that can be read, as of one instant for each operation.")
 class Query(
-    positions.Query, Aggregates, ledger.Query, assets.Query, policies.Query, institutions.Query, audit.Query
+    positions.Query,
+    Aggregates,
+    ledger.Query,
+    assets.Query,
+    policies.Query,
+    institutions.Query,
+    webhooks.Query,
+    audit.Query,
 ):
     """The slices' queries."""
 
@@ -56,7 +67,9 @@ class Query(
 
 
 @strawberry.type(description="Everything that can be changed. Each mutation is one transaction.")
-class Mutation(mutations.Mutation, assets.Mutation, policies.Mutation, institutions.Mutation):
+class Mutation(
+    mutations.Mutation, assets.Mutation, policies.Mutation, institutions.Mutation, webhook_mutations.Mutation
+):
     """The slices' mutations."""
 
 

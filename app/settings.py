@@ -95,6 +95,15 @@ class Settings(BaseSettings):
     )
     checkpoint_seconds: float = Field(60.0, gt=0, description="how often the head of the ledger is signed")
 
+    webhook_key: SecretStr | None = Field(
+        None,
+        description="key (64 hex digits) that encrypts webhook secrets; default: a key file in DATA_DIR. "
+        "Every process of an installation needs the same",
+    )
+    webhook_allow_private: bool = Field(
+        False, description="whether webhooks may go over http and to private addresses; for development"
+    )
+
     expiry_tick_seconds: float = Field(
         1.0, gt=0, description="how often the expiry clerk looks for due positions"
     )
@@ -121,6 +130,13 @@ class Settings(BaseSettings):
     def _seed(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and re.fullmatch(r"[0-9a-fA-F]{64}", value.get_secret_value()) is None:
             raise ValueError("CHECKPOINT_KEY is 64 hex digits: an Ed25519 seed of 32 bytes")
+        return value
+
+    @field_validator("webhook_key")
+    @classmethod
+    def _key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and re.fullmatch(r"[0-9a-fA-F]{64}", value.get_secret_value()) is None:
+            raise ValueError("WEBHOOK_KEY is 64 hex digits: an AES-256 key of 32 bytes")
         return value
 
     @field_validator("log_level")

@@ -8,6 +8,7 @@ from app.kit.clock import Clock, system_clock
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 ID_PATTERN = re.compile(r"[a-z]{2,5}_[0-7][0-9abcdefghjkmnpqrstvwxyz]{25}")
+PAIRS = [high + low for high in ALPHABET for low in ALPHABET]
 RANDOM_BITS = 62
 
 RandomBits = Callable[[int], int]
@@ -37,7 +38,7 @@ class Ids:
 
 def encode(value: int) -> str:
     """128 bits as 26 Crockford base32 characters, big end first, so that text order is number order."""
-    return "".join(ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
+    return "".join([PAIRS[(value >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 def is_id(text: str, prefix: str | None = None) -> bool:

@@ -4,9 +4,11 @@ import base64
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -127,11 +129,13 @@ def signer_from(hex_seed: str | None, folder: Path) -> Signer:
     file = folder / KEY_FILE
     if not file.exists():
         folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-        try:
-            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-                stream.write(os.urandom(SEED_BYTES).hex() + "\n")
-        except FileExistsError:
-            pass  # another process made it just now
+        # Written whole before it gets its name: of processes that start at once, one names its own, all read that.
+        with NamedTemporaryFile("w", dir=folder, prefix=f"{KEY_FILE}.") as draft:
+            draft.write(os.urandom(SEED_BYTES).hex() + "\n")
+            draft.flush()
+            os.fsync(draft.fileno())
+            with suppress(FileExistsError):
+                file.hardlink_to(draft.name)
     return Signer(bytes.fromhex(file.read_text().strip()))
 
 

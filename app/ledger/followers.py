@@ -73,6 +73,9 @@ class Follower(ABC):
     async def stop(self) -> None:  # noqa: B027 - most have nothing to do then
         """Called by the leader when its process stops."""
 
+    async def close(self) -> None:  # noqa: B027 - most have nothing to do then
+        """Called at last when its process stops, whether it leads or not."""
+
 
 class Runner:
     """Leads one follower while this process holds its lease."""
@@ -103,6 +106,7 @@ class Runner:
             if await self._lead() is not None:
                 await self._follower.stop()
             await leases.give_up(self._database, self._lease_name, self._holder)
+        await self._follower.close()
 
     @property
     def _lease_name(self) -> str:

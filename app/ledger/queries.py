@@ -1,7 +1,7 @@
 """The SQL behind the ledger's reads."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -97,7 +97,13 @@ async def fetch_events_each(
             place = codec.parse(cursor)[0]
             statement = statement.where(number > place if forward != descending else number < place)
     bare = PageRequest(request.size, request.backward)
-    return await fetch_page_each(connection, position_ids, t.position_id, statement, order, bare, _model)
+    found = await fetch_page_each(connection, position_ids, t.position_id, statement, order, bare, _model)
+    # The cursors are in the statement already, so that a page does not know by itself what lies beyond them.
+    if request.backward and request.before is not None:
+        return {key: replace(page, has_next=True) for key, page in found.items()}
+    if not request.backward and request.after is not None:
+        return {key: replace(page, has_previous=True) for key, page in found.items()}
+    return found
 
 
 async def count_events(connection: AsyncConnection, scope: str, conditions: Conditions) -> int:

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from app.kit import money
+from app.kit.ids import is_id
 from app.ledger import queries
 from app.ledger.cursors import Epochs
 from app.ledger.model import Account, Effect, Event, Personal
@@ -133,7 +134,9 @@ async def count_statement(
 
 def is_account(account: str) -> bool:
     """Whether an account can have that name."""
-    return account.startswith(HELD_PREFIX) or account in set(Account)
+    if account.startswith(HELD_PREFIX):
+        return is_id(account.removeprefix(HELD_PREFIX), "pos")
+    return account in set(Account)
 
 
 def _account(account: str, currency: str) -> Conditions:

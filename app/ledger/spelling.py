@@ -26,6 +26,7 @@ from app.ledger.model import (
     Salts,
 )
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 TAG_V1 = b"escrowgrid.event.1"
 
 FIXED_V1 = (
@@ -128,7 +129,7 @@ def _commit(salt: bytes | None, value: str | Mapping[str, Json] | None) -> bytes
 
 def _array(*values: object) -> str:
     # For arrays, strings, whole numbers and null this is RFC 8785's text.
-    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(values)
 
 
 def _hex(value: bytes | None) -> str | None:

@@ -74,7 +74,8 @@ class Shape:
     """The SQL columns that a selection needs, and how a row of them becomes a node."""
 
     def __init__(self, wanted: tuple[Wanted, ...]) -> None:
-        self.columns: list[str] = ["sequence AS c0"]
+        # Behind the event's number in the order of its reader.
+        self.columns: list[str] = []
         self.flat = all(not item.below and item.field != "__typename" for item in wanted)
         self.keys = tuple(item.key for item in wanted)
         self._makers = [self._maker(item) for item in wanted]
@@ -86,8 +87,8 @@ class Shape:
         return dict(zip(self.keys, [make(row) for make in self._makers], strict=True))
 
     def _column(self, spelled: str) -> int:
-        self.columns.append(f"{spelled} AS c{len(self.columns)}")
-        return len(self.columns) - 1
+        self.columns.append(f"{spelled} AS c{len(self.columns) + 1}")
+        return len(self.columns)
 
     def _maker(self, item: Wanted) -> Shaper:
         if item.field == "__typename":
@@ -138,7 +139,9 @@ class PositionEvents(Direct):
         direction = arguments.get("direction") or OrderDirection.ASC
         connection = _connection_of(wanted)
         scope = context.scope
-        values: list[object] = [[source.model.id for source in sources], request.size + 1]
+        # Once each: several parents of a level may be the same position.
+        ids = list(dict.fromkeys(source.model.id for source in sources))
+        values: list[object] = [ids, request.size + 1]
         values += [] if scope == ALL_INSTITUTIONS else [scope]
         sql = connection.sql(scope, request, direction)
         async with context.reading() as reading:
@@ -165,7 +168,8 @@ class _Connection:
     def sql(self, scope: str, request: PageRequest, direction: OrderDirection) -> str:
         """The statement: parents $1, rows of each $2, the institution $3 unless all are asked."""
         tenant = "" if scope == ALL_INSTITUTIONS else "AND institution_id = $3 "
-        columns = ", ".join(self._shape.columns)
+        number = "global_sequence" if scope == ALL_INSTITUTIONS else "sequence"
+        columns = ", ".join([f"{number} AS c0", *self._shape.columns])
         down = (direction is OrderDirection.DESC) != request.backward
         return (
             f"SELECT e.*, p.id AS parent FROM unnest($1::text[]) AS p (id) CROSS JOIN LATERAL ("

@@ -161,11 +161,10 @@ def choose(lifecycle: Lifecycle, position: Position, intent: Intent) -> Transiti
 
 
 def _meant(lifecycle: Lifecycle, arrow: Transition, intent: Intent) -> bool:
-    if intent.stage is not None:
-        return arrow.target == intent.stage
-    if intent.state is not None:
-        return lifecycle.stages[arrow.target] is intent.state
-    return arrow.effect is intent.effect
+    if intent.stage is None and intent.state is None:
+        return arrow.effect is intent.effect
+    # Whoever names both wants both: none of them is passed over in silence.
+    return intent.stage in (None, arrow.target) and intent.state in (None, lifecycle.stages[arrow.target])
 
 
 def portion(arrow: Transition, position: Position, amount: Decimal | None) -> Decimal | Problem:

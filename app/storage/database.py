@@ -193,7 +193,10 @@ async def _give_back(connection: AsyncConnection) -> None:
 
 
 def _lost(error: DBAPIError) -> bool:
-    return error.connection_invalidated or isinstance(error, (InterfaceError, OperationalError))
+    # What the driver itself raised, such as of a server that still recovers, is behind SQLAlchemy's own.
+    cause = error.orig.__cause__ if error.orig is not None else None
+    known = (InterfaceError, OperationalError)
+    return error.connection_invalidated or isinstance(error, known) or isinstance(cause, CONNECTION_LOST)
 
 
 async def take_role(connection: Driver, role: DatabaseRole, scope: Iterable[str]) -> None:

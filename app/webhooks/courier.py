@@ -4,6 +4,7 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from app.kit.tasks import end
 from app.ledger.followers import LeadLost
 from app.ledger.leases import Lease
 from app.storage.database import CONNECTION_LOST, DatabaseRole
@@ -55,19 +56,14 @@ class Courier:
 
     async def stop(self) -> None:
         """Begin nothing new, give what is under way a moment, and leave the rest to whoever leads next."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
         self._task = self._lease = None
         tasks = [task for _lane, task in self._lanes.values()]
         for lane, _task in self._lanes.values():
             lane.closing = True
         if tasks:
             await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks)
 
     async def _work(self, lease: Lease) -> None:
         while lease == self._lease:

@@ -12,6 +12,7 @@ import httpx
 from app.audit.service import Work
 from app.kit.clock import Clock
 from app.kit.ids import Ids
+from app.kit.tasks import end
 from app.ledger import leases
 from app.ledger import service as ledger
 from app.ledger.followers import LeadLost
@@ -206,9 +207,7 @@ class Lane:
     async def _give_back(self) -> None:
         """Nothing of it goes on; what was under way is another's to attempt."""
         left = list(self._under_way)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await end(*left)
         for client in self._clients.values():
             await client.aclose()
         if left:

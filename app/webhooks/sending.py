@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from datetime import timedelta
@@ -23,9 +23,6 @@ CONNECTIONS_MAX = 8
 RESOLVERS_MAX = 64
 AGENT = "Escrowgrid-Webhooks/1"
 
-# The addresses of a name, as (host, port) → numeric addresses.
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-
 
 class Resolver:
     """Asks the system for the addresses of names, in threads of its own: a slow name delays nothing else."""
@@ -33,7 +30,7 @@ class Resolver:
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(RESOLVERS_MAX, thread_name_prefix="webhook-resolver")
 
-    async def __call__(self, host: str, port: int) -> Sequence[str]:
+    async def resolve(self, host: str, port: int) -> Sequence[str]:
         """Every address of `host`, without repeats; raises OSError when there is none."""
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(self._threads, _addresses, host, port)
@@ -54,8 +51,8 @@ class Pinned(httpx.AsyncBaseTransport):
     For the requests of one URL only: connections are kept by address, not by name.
     """
 
-    def __init__(self, resolve: Resolve, trust: ssl.SSLContext, *, private: bool) -> None:
-        self._resolve = resolve
+    def __init__(self, resolver: Resolver, trust: ssl.SSLContext, *, private: bool) -> None:
+        self._resolver = resolver
         self._private = private
         limits = httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX)
         self._inner = httpx.AsyncHTTPTransport(verify=trust, trust_env=False, limits=limits)
@@ -63,7 +60,8 @@ class Pinned(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send to the first address that takes the connection. The certificate is still that of the name."""
         targets.check_parts(request.url, private=self._private)
-        addresses = await self._resolve(targets.host_of(request.url), targets.port_of(request.url))
+        url = request.url
+        addresses = await self._resolver.resolve(targets.host_of(url), targets.port_of(url))
         if not self._private and not all(map(targets.is_public, addresses)):
             raise BadTarget("the name leads to an address that nothing is sent to")
         refusal: httpx.TransportError = httpx.ConnectError("the name has no address")
@@ -92,8 +90,8 @@ def _pinned(request: httpx.Request, address: str) -> httpx.Request:
 class Sender:
     """Makes attempts; what comes of one is always an `Outcome`, never an error."""
 
-    def __init__(self, resolve: Resolve, *, private: bool, trust: ssl.SSLContext | None = None) -> None:
-        self._resolve = resolve
+    def __init__(self, resolver: Resolver, *, private: bool, trust: ssl.SSLContext | None = None) -> None:
+        self._resolver = resolver
         self._private = private
         self._trust = trust
 
@@ -102,12 +100,16 @@ class Sender:
         if self._trust is None:
             self._trust = httpx.create_ssl_context()
         return httpx.AsyncClient(
-            transport=Pinned(self._resolve, self._trust, private=self._private),
+            transport=Pinned(self._resolver, self._trust, private=self._private),
             trust_env=False,
             follow_redirects=False,
             timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
+
+    def close(self) -> None:
+        """Resolve nothing more."""
+        self._resolver.close()
 
     async def post(
         self, client: httpx.AsyncClient, url: str, headers: Mapping[str, str], body: bytes

@@ -1,7 +1,7 @@
 """Makes, changes and removes webhook endpoints, turns their secrets over, and has deliveries begin anew."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -80,17 +80,17 @@ async def update_endpoint(
     work: Work,
     institution_id: str,
     endpoint_id: str,
-    changes: Mapping[str, object],
+    change: Callable[[EndpointDraft], EndpointDraft],
     *,
     epochs: Epochs,
     private: bool,
 ) -> Endpoint:
-    """Change what `changes` names of an endpoint: fields of `EndpointDraft`.
+    """Make an endpoint what `change` makes of it.
 
     One that is disabled gets nothing: what is pending is cancelled. Enabled again, it gets the events from then on.
     """
     endpoint = await locked(work, institution_id, endpoint_id)
-    draft = replace(endpoint.draft, **changes)  # type: ignore[arg-type]
+    draft = change(endpoint.draft)
     check_draft(draft, private=private)
     changed = replace(
         endpoint, url=draft.url, description=draft.description, wanted=draft.wanted, updated_at=work.now
@@ -246,7 +246,9 @@ async def _cancel(work: Work, endpoint: Endpoint) -> int:
 def require_enabled(endpoint: Endpoint) -> None:
     """Refuse what would send something to a disabled endpoint."""
     if not endpoint.enabled:
-        raise Invalid("the endpoint is disabled, so that nothing is sent to it: enable it first", "id")
+        raise Invalid(
+            "the endpoint is disabled, so that nothing is sent to it: enable it first", "endpointId"
+        )
 
 
 def _shown(endpoint: Endpoint) -> Mapping[str, Json]:

@@ -42,6 +42,11 @@ class Webhooks(Follower):
         """Leave what is under way to whoever leads next."""
         await self._courier.stop()
 
+    async def close(self) -> None:
+        """The same for a process that lost the lead, and the end of its threads."""
+        await self._courier.stop()
+        self._post.sender.close()
+
     async def _queue(self, events: Sequence[Event], institutions: Sequence[str], lease: Lease) -> None:
         pool = self._post.database.pool(DatabaseRole.WRITER)
         async with pool.acquire() as driver, driver.transaction():

@@ -29,7 +29,6 @@ UNTIL_STOPPED = "until stopped"
 ADDRESS = "127.0.0.1:8000"
 SECONDS_UNTIL_STOPPED = 4
 SECONDS_BETWEEN_EVENTS = 0.25
-LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
 MAKE = re.compile(r"^(?:```sh\n)(make [^\n]+)\n```$|`(make run [^`]+)`", re.MULTILINE)
 
 COMMANDS = [block for block in BLOCKS if block.language == "sh" and not block.text.startswith("make ")]
@@ -211,8 +210,3 @@ def test_make_test_runs_the_tests() -> None:
         argv, cwd=ROOT, env=plain_environment(), check=True, capture_output=True, text=True
     )
     assert "-m pytest" in shown.stdout
-
-
-def test_every_link_leads_somewhere() -> None:
-    missing = [link for link in LINK.findall(README.read_text()) if not (ROOT / link).exists()]
-    assert missing == []

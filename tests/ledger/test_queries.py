@@ -107,6 +107,41 @@ async def test_the_history_of_a_position_is_read_in_pages_by_the_same_cursors(
     assert versions == [4, 5]
 
 
+async def test_the_cursors_of_a_history_are_those_of_the_ledger_for_root_too(
+    services: Services, place: Place, elsewhere: Place, run: Run
+) -> None:
+    for where in (place, elsewhere, place, elsewhere):
+        await factories.position(services, where.asset, state=State.FUNDED)
+    for principal in (None, elsewhere.admin):
+        listed = await run("{ ledgerEvents { edges { cursor node { id } } } }", principal=principal)
+        histories = await run(
+            "{ positions { edges { node { events { edges { cursor node { id } } } } } } }",
+            principal=principal,
+        )
+        cursors = {edge["node"]["id"]: edge["cursor"] for edge in listed.data["ledgerEvents"]["edges"]}
+        nested = {
+            edge["node"]["id"]: edge["cursor"]
+            for position in histories.data["positions"]["edges"]
+            for edge in position["node"]["events"]["edges"]
+        }
+        assert nested == cursors
+
+
+async def test_a_history_that_is_asked_for_by_several_parents_is_told_to_each_once(
+    services: Services, place: Place, run: Run
+) -> None:
+    """Three events lead to the one position, and so does each of them to its history."""
+    await factories.position(services, place.asset, state=State.PARTIALLY_RELEASED)
+    for principal in (None, place.admin):
+        told = await run(
+            "{ ledgerEvents { edges { node { position { events(first: 10) { edges { node { sequence } } } } } } } }",
+            principal=principal,
+        )
+        for edge in told.data["ledgerEvents"]["edges"]:
+            history = edge["node"]["position"]["events"]["edges"]
+            assert [event["node"]["sequence"] for event in history] == [1, 2, 3]
+
+
 async def test_an_event_is_told_whole(services: Services, place: Place, run: Run, ledger: Ledger) -> None:
     policy = await factories.policy(services, place.institution.id, max_amount=Decimal(500))
     position = await factories.position(services, place.asset, "500")

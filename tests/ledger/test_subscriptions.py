@@ -37,7 +37,7 @@ async def take(results: Any, count: int) -> list[dict[str, Any]]:
 async def quiet(results: Any) -> bool:
     """Whether nothing comes for a while; nothing can be taken afterwards."""
     waiting = asyncio.ensure_future(anext(results))
-    await asyncio.sleep(0.15)
+    await asyncio.sleep(0.05)
     silent = not waiting.done()
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)

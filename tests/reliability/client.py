@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+from tests.reliability.wire import Broken, Wire
 
-REQUEST_SECONDS_MAX = 30
 KNOWN_WITHIN_SECONDS = 90
 PAUSE_SECONDS = 0.05
 # What leaves the outcome open, or says that nothing was done yet: the same command is sent again.
@@ -122,36 +121,32 @@ class Journal:
 class Client:
     """Sends commands through whatever door is open until their outcome is known."""
 
-    def __init__(self, doors: Doors, journal: Journal | None = None, connections: int = 100) -> None:
-        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        self._http = httpx.AsyncClient(timeout=REQUEST_SECONDS_MAX, limits=limits)
+    def __init__(self, doors: Doors, journal: Journal | None = None) -> None:
+        self._wire = Wire()
         self._journal = journal
         self.doors = doors
         self.open_outcomes: Counter[str] = Counter()
         self.under_way = 0
         self.settled = 0
 
-    async def close(self) -> None:
-        await self._http.aclose()
+    def close(self) -> None:
+        self._wire.close()
 
     async def post(
         self, url: str, key: str, text: str, variables: Mapping[str, Any] | None = None
     ) -> Answered:
         """One request, one try."""
         try:
-            answer = await self._http.post(
-                f"{url}/graphql",
-                json={"query": text, "variables": variables or {}},
-                headers={"Authorization": f"Bearer {key}"},
+            status, body = await self._wire.post(
+                f"{url}/graphql", key, {"query": text, "variables": variables or {}}
             )
-            body = answer.json()
-        except (httpx.TransportError, ValueError) as error:
-            return Answered(False, why=type(error).__name__)
+        except Broken as error:
+            return Answered(False, why=str(error))
         codes = {error["extensions"]["code"] for error in body.get("errors", ())}
         if codes & OPEN:
             return Answered(False, why="+".join(sorted(codes)))
         if codes:
-            raise AssertionError(f"{answer.status_code}: {body['errors']}")
+            raise AssertionError(f"{status}: {body['errors']}")
         return Answered(True, body["data"])
 
     async def ask(self, key: str, text: str, variables: Mapping[str, Any] | None = None) -> Any:

@@ -48,7 +48,7 @@ async def _judged(tally: Tally, site: Site, doors: Doors) -> AsyncIterator[Clien
         report = await site.verify()
         tally.require(report.is_clean, f"verify: {report.findings[:3]}")
     finally:
-        await client.close()
+        client.close()
         journal.close()
 
 

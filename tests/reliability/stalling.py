@@ -17,7 +17,7 @@ from tests.reliability.tally import Limit, Tally, milliseconds, percentile
 LIVE = 3
 STALLED = 10
 RING_BYTES = 1 << 20
-STALLED_SECONDS = 12
+STALLED_SECONDS = 9
 # What the kernels on both sides take in for somebody who reads nothing: some 4 MB.
 FILLING = 110
 FILLING_TEXT = "x" * 60_000
@@ -46,7 +46,7 @@ async def stalled_subscribers(tally: Tally, limit: Limit, site: Site, *, events:
             await _compare(tally, client, server, tenant, events)
             tally.reached += STALLED
     finally:
-        await client.close()
+        client.close()
         await server.stop()
 
 

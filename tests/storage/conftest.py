@@ -1,15 +1,18 @@
 """A crowded database: 100,000 positions of three institutions, and everything around them."""
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy import event
 
 from app.main import Parts, assemble
 from app.principal import ROLE_SCOPES, Principal, Role
 from app.settings import Settings
-from app.storage.database import Address
+from app.storage.database import Address, Database
 from app.storage.provide import with_database, with_login
 
 CROWD = "escrowgrid_crowd"
@@ -122,3 +125,48 @@ async def crowd(admin_url: str, template: str) -> AsyncIterator[Crowd]:
         yield Crowd(parts, url)
     await server.execute(f'DROP DATABASE "{CROWD}" WITH (FORCE)')
     await server.close()
+
+
+@dataclass
+class Traffic:
+    """What went over the connections that queries use: each statement with its parameters."""
+
+    sent: list[tuple[str, Any]] = field(default_factory=list)
+    connections: set[int] = field(default_factory=set)
+
+    @property
+    def statements(self) -> list[str]:
+        return [text for text, _values in self.sent if not text.startswith(("BEGIN", "COMMIT", "ROLLBACK"))]
+
+    @property
+    def transactions(self) -> list[str]:
+        """How they began and ended, in a word."""
+        return [text.split()[0].rstrip(";") for text, _values in self.sent if text not in self.statements]
+
+
+@contextmanager
+def listening(database: Database) -> Iterator[Traffic]:
+    """All that is sent, be it through SQLAlchemy (which prepares it) or by a slice to the driver itself."""
+    traffic = Traffic()
+    heard: dict[Any, Any] = {}
+    engine = database.engine.sync_engine
+
+    def execute(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        traffic.sent.append((statement, parameters))
+
+    def checked_out(connection: Any, _record: Any, _proxy: Any) -> None:
+        driver = connection.driver_connection
+        traffic.connections.add(id(driver))
+        if driver not in heard:
+            heard[driver] = lambda record: traffic.sent.append((record.query, record.args))
+            driver.add_query_logger(heard[driver])
+
+    event.listen(engine, "before_cursor_execute", execute)
+    event.listen(engine.pool, "checkout", checked_out)
+    try:
+        yield traffic
+    finally:
+        event.remove(engine, "before_cursor_execute", execute)
+        event.remove(engine.pool, "checkout", checked_out)
+        for driver, logger in heard.items():
+            driver.remove_query_logger(logger)

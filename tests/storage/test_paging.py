@@ -156,7 +156,7 @@ async def test_a_list_goes_on_whatever_came_and_went_meanwhile(
             await owner.execute(insert, f"pos_old{turn}", datetime(2025, 1, 1, tzinfo=UTC))
     await database.close()
     assert len(seen) == len(set(seen)) == ROWS + 5
-    assert not [id for id in seen if id.startswith("pos_new")]
+    assert not [found for found in seen if found.startswith("pos_new")]
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: order.label)

@@ -9,7 +9,6 @@ so: then the rows of one institution are looked at in the order of the list, whi
 import json
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,7 +17,6 @@ from typing import Any
 import asyncpg
 import pytest
 from graphql import GraphQLEnumType, GraphQLField, GraphQLInputObjectType, get_named_type
-from sqlalchemy import event
 
 from app import schema as schemas
 from app.context import Context, Request
@@ -28,7 +26,7 @@ from app.positions import rows
 from app.principal import Principal, root
 from app.settings import Settings
 
-from .conftest import INSTITUTIONS, Crowd, tenant
+from .conftest import INSTITUTIONS, Crowd, listening, tenant
 
 CORE = schemas.build(Settings())._schema
 # What a plan may sort: what is left after an index has narrowed it, never a list as a whole.
@@ -182,29 +180,15 @@ class Asker:
     owner: asyncpg.Connection
     schema: Any
 
-    @contextmanager
-    def listening(self) -> Iterator[list[tuple[str, Any]]]:
-        sent: list[tuple[str, Any]] = []
-        engine = self.crowd.parts.services.database.engine.sync_engine
-
-        def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
-            sent.append((statement, parameters))
-
-        event.listen(engine, "before_cursor_execute", note)
-        try:
-            yield sent
-        finally:
-            event.remove(engine, "before_cursor_execute", note)
-
     async def ask(
         self, document: str, variables: dict[str, Any], principal: Principal
     ) -> tuple[Any, list[tuple[str, Any]]]:
         context = Context(self.crowd.parts.services, principal, Request("req_test"))
-        with self.listening() as sent:
+        with listening(self.crowd.parts.services.database) as traffic:
             result = await self.schema.execute(document, variable_values=variables, context_value=context)
             await context.close()
         assert not result.errors, result.errors
-        return result.data, sent
+        return result.data, traffic.sent
 
     async def page(
         self,

@@ -1,0 +1,192 @@
+"""One query, one truth: what its levels read is of one instant, in one transaction, in a fixed number of statements."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from app.context import Context, Request, Services
+from app.engine.masking import Schema
+from app.principal import Principal, root
+from app.storage.snapshot import Snapshot
+from tests import factories
+from tests.conftest import Run
+
+from .conftest import listening
+
+READS = 400
+WRITERS = 4
+POSITIONS = 8
+TWO_LEVELS = """
+{ ledgerHead { sequence }
+  positions { edges { node { id version held events(last: 1) { edges { node {
+    sequence positionVersion balancesAfter { held } } } } } } }
+  positionSummary { held } }
+"""
+
+
+@pytest.fixture
+async def busy(services: Services) -> AsyncIterator[factories.Place]:
+    """Four writers that move positions for as long as the test runs."""
+    place = await factories.place(services)
+    positions = [
+        await factories.position(services, place.asset, "1000000.00", state=factories.State.FUNDED)
+        for _ in range(POSITIONS)
+    ]
+
+    async def write(number: int) -> None:
+        turn = number
+        while True:
+            turn += WRITERS
+            command = factories.move(services, positions[turn % POSITIONS], factories.release("0.01"))
+            await services.writer.submit(command)
+
+    writers = [asyncio.create_task(write(number)) for number in range(WRITERS)]
+    yield place
+    for writer in writers:
+        assert not writer.done(), "the writers wrote to the end"
+        writer.cancel()
+    await asyncio.gather(*writers, return_exceptions=True)
+
+
+def torn(data: Any) -> bool:
+    """Whether an answer mixes instants: levels that do not fit, a head that is not the last event's, another sum."""
+    nodes = [edge["node"] for edge in data["positions"]["edges"]]
+    last = {node["id"]: node["events"]["edges"][0]["node"] for node in nodes}
+    return (
+        any(node["version"] != last[node["id"]]["positionVersion"] for node in nodes)
+        or any(node["held"] != last[node["id"]]["balancesAfter"]["held"] for node in nodes)
+        or max(found["sequence"] for found in last.values()) != data["ledgerHead"]["sequence"]
+        or sum(_cents(node["held"]) for node in nodes) != _cents(data["positionSummary"][0]["held"])
+    )
+
+
+def _cents(amount: str) -> int:
+    return int(amount.replace(".", ""))
+
+
+async def test_no_read_is_torn_while_four_write(busy: factories.Place, run: Run) -> None:
+    seen: set[int] = set()
+
+    async def read() -> None:
+        for _ in range(READS // 4):
+            answered = await run(TWO_LEVELS, principal=busy.admin)
+            assert not answered.errors
+            assert not torn(answered.data)
+            seen.add(answered.data["ledgerHead"]["sequence"])
+
+    await asyncio.gather(*(read() for _ in range(4)))
+    assert len(seen) > READS / 10, "the writers did write meanwhile"
+
+
+async def test_a_snapshot_for_each_level_would_tear(
+    busy: factories.Place, services: Services, built_schema: Schema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the test above looks for does happen when every level has an instant of its own."""
+    connection = Snapshot.connection
+
+    def another(self: Snapshot) -> Any:
+        self.__init__(self._database, self.scope)  # type: ignore[misc]
+        opened.append(self._stack)
+        return connection(self)
+
+    opened: list[Any] = []
+    monkeypatch.setattr(Snapshot, "connection", another)
+    found = 0
+    for _ in range(READS):
+        context = Context(services, busy.admin, Request("req_test"))
+        result = await built_schema.execute(TWO_LEVELS, context_value=context)
+        for stack in opened:
+            await stack.aclose()
+        opened.clear()
+        assert result.data is not None, result.errors
+        found += torn(result.data)
+        if found > 3:
+            return
+    raise AssertionError("no read was torn")
+
+
+DASHBOARD = """
+query ($positions: Int!, $events: Int!) {
+  positions(first: $positions) { edges { cursor node {
+    id amount held state
+    asset { id label metadata template { id code version institution { id name } } institution { id } }
+    institution { id name regions }
+    events(first: $events) { edges { cursor node { id kind amountMoved balancesAfter { held } } } }
+  } } pageInfo { hasNextPage endCursor } }
+}
+"""
+# The transaction's role and scope; positions; their assets, institutions and events; the templates of the assets.
+DASHBOARD_STATEMENTS = 6
+
+
+@pytest.fixture
+async def filled(services: Services) -> factories.Place:
+    """Fifty positions of two institutions' worth of assets, each with ten events."""
+    place = await factories.place(services)
+    more = [await factories.asset(services, place.template) for _ in range(4)]
+    other = await factories.asset(services, await factories.template(services, place.institution.id))
+    for number in range(50):
+        asset = [place.asset, *more, other][number % 6]
+        position = await factories.position(services, asset, "1000.00", state=factories.State.FUNDED)
+        for _ in range(8):
+            await services.writer.submit(factories.move(services, position, factories.release("1.00")))
+    return place
+
+
+@pytest.mark.parametrize("asker", ["tenant", "root"])
+async def test_a_nested_query_takes_a_fixed_number_of_statements(
+    filled: factories.Place, services: Services, run: Run, asker: str
+) -> None:
+    """50 positions × 10 events with asset, template and institution cost what 5 × 1 cost: one transaction."""
+    principal: Principal = filled.admin if asker == "tenant" else root()
+    # The driver asks for the types it does not know yet, once for each connection.
+    await run(DASHBOARD, {"positions": 1, "events": 1}, principal=principal)
+    for positions, events in ((50, 10), (5, 1), (1, 1), (50, 1)):
+        with listening(services.database) as traffic:
+            answered = await run(DASHBOARD, {"positions": positions, "events": events}, principal=principal)
+        assert not answered.errors
+        found = [edge["node"] for edge in answered.data["positions"]["edges"]]
+        assert len(found) == positions
+        assert {len(node["events"]["edges"]) for node in found} == {events}
+        assert len(traffic.statements) == DASHBOARD_STATEMENTS, "\n\n".join(traffic.statements)
+        assert traffic.transactions == ["BEGIN", "ROLLBACK"], "a query has nothing to commit"
+        assert len(traffic.connections) == 1
+
+
+async def test_several_root_fields_share_one_transaction(
+    filled: factories.Place, services: Services, run: Run
+) -> None:
+    document = "{ a: positions { totalCount } b: ledgerHead { sequence } c: assets { totalCount } d: viewer { role } }"
+    with listening(services.database) as traffic:
+        answered = await run(document, principal=filled.admin)
+    assert not answered.errors
+    assert (traffic.transactions, len(traffic.connections)) == (["BEGIN", "ROLLBACK"], 1)
+
+
+async def test_a_query_that_asks_nothing_of_the_database_opens_nothing(services: Services, run: Run) -> None:
+    with listening(services.database) as traffic:
+        answered = await run("{ viewer { role } currencies { code } __typename }")
+    assert not answered.errors
+    assert (traffic.sent, traffic.connections) == ([], set())
+
+
+async def test_a_refused_query_gives_its_connection_back(services: Services, run: Run) -> None:
+    """More errors, one after the other, than there are connections."""
+    for _ in range(12):
+        answered = await run('{ positions(after: "nonsense") { edges { cursor } } }')
+        assert answered.codes == ["CURSOR_INVALID"]
+    assert services.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def test_a_cancelled_query_gives_its_connection_back(services: Services, run: Run) -> None:
+    for _ in range(12):
+        task = asyncio.create_task(run(TWO_LEVELS))
+        await asyncio.sleep(0.002)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    async with services.database.reading("*") as connection:
+        assert (await connection.execute(text("SELECT 1"))).scalar_one() == 1
+    assert services.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
