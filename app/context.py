@@ -1,5 +1,6 @@
 """What a resolver may reach: who asks, the long-lived parts of the server, and one snapshot with its loaders."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -75,6 +76,12 @@ class Context:
         self.operation_kind = ""
         self.operation_name = ""
         self.last_cursor: str | None = None
+        # Of a subscription: up to where its messages have been taken, up to where the one being taken goes, where
+        # to go on instead of where the client asked, and whether there is nothing to tell at the moment.
+        self.position: int | None = None
+        self.telling: int | None = None
+        self.resume_at: str | None = None
+        self.level = asyncio.Event()
         self._principal = principal
         self.snapshot = Snapshot(services.database, principal.tenant if principal else "")
         self._loaders: dict[tuple[Loader, tuple[Any, ...]], DataLoader[Any, Any]] = {}

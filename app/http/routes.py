@@ -19,6 +19,7 @@ from app.http import exchange, graphiql, health, metrics, server
 from app.http.access_log import AccessLog
 from app.http.auth import Authenticator
 from app.http.graphiql import DevelopmentKey
+from app.http.groups import Groups
 from app.http.health import Ready
 from app.http.limits import AnswerHeaders, Compressed, Guard
 from app.http.live import Live, Pace
@@ -60,7 +61,7 @@ def build(
     registry = CollectorRegistry() if registry is None else registry
     counted = Metrics(registry)
     live = Live(authenticator, counted, pace or Pace(stalled_seconds=settings.stalled_socket_seconds))
-    view = GraphQLView(Runner(services, schema, authenticator, live, counted))
+    view = GraphQLView(Runner(services, schema, authenticator, live, counted, Groups()))
     application = Starlette(
         routes=[
             Route("/", _home),

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import strawberry
 from graphql import ExecutionResult as CoreResult
@@ -24,6 +24,9 @@ from app.http.metrics import Metrics
 from app.http.operation import Asked
 from app.http.wire import RefusedError
 
+if TYPE_CHECKING:
+    from app.http.groups import Groups
+
 QUERY = frozenset({OperationType.QUERY})
 SINGLE = frozenset({OperationType.QUERY, OperationType.MUTATION})
 ALL = frozenset(OperationType)
@@ -38,6 +41,7 @@ class Runner:
     authenticator: Authenticator
     live: Live
     metrics: Metrics
+    groups: "Groups"
 
     @asynccontextmanager
     async def context(

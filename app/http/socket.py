@@ -13,6 +13,7 @@ from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING
 
+import orjson
 import strawberry
 from strawberry.http.exceptions import WebSocketDisconnected
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import (
@@ -26,9 +27,10 @@ from app.engine.masking import INTERNAL, LIMIT_EXCEEDED, refusal
 from app.http import exchange, frames
 from app.http.auth import caller_of, secret_in, secret_of
 from app.http.frames import BadFrameError, Complete, Init, Ping, Pong, SocketAdapter, Subscribe
+from app.http.groups import Told
 from app.http.live import TRY_LATER, UNAUTHORISED, Connection, now, reason, within
 from app.http.operation import Asked
-from app.http.running import Runner, body_of, is_request_error
+from app.http.running import Runner
 from app.http.wire import RefusedError
 
 if TYPE_CHECKING:
@@ -46,12 +48,13 @@ TWICE_INITIALISED = 4429
 class SocketOperation(Operation[Context, None]):
     """One operation of a socket, and its context while it runs."""
 
-    __slots__ = ("asked", "context")
+    __slots__ = ("asked", "context", "spelled_id")
 
     def __init__(self, handler: "SocketHandler", id: str, asked: Asked) -> None:
         super().__init__(handler, id, asked.query or "", asked.variables, asked.operation_name)
         self.asked = asked
         self.context: Context | None = None
+        self.spelled_id = orjson.dumps(id).decode()
 
 
 class SocketHandler(BaseGraphQLTransportWSHandler[Context, None], Connection):
@@ -182,26 +185,30 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None], Connection):
         assert caller is not None, "nothing runs before the acknowledgement"
         async with self.runner.context(self.exchange, caller, request, TRANSPORT) as context:
             operation.context = context
-            async with aclosing(await self.runner.stream(context, operation.asked)) as results:
-                async for result in results:
-                    body = body_of(result, context, self.exchange)
-                    # Until the next event nothing is read: others may have the connection.
-                    await context.renew()
-                    if is_request_error(result):
-                        await self._tell(operation, "error", body["errors"])
+            groups = self.runner.groups
+            async with aclosing(
+                groups.follow(self.runner, context, operation.asked, self.exchange)
+            ) as results:
+                async for told in results:
+                    if told.refused:
+                        await self._tell(operation, "error", orjson.loads(told.body)["errors"])
                         return
-                    await self._tell(operation, "next", body)
+                    await self._next(operation, told)
         await self._tell(operation, "complete")
+
+    async def _next(self, operation: SocketOperation, told: Told) -> None:
+        if not operation.completed:
+            head = f'{{"id":{operation.spelled_id},"type":"next","payload":'
+            await self.watched(self.websocket.send_text(f"{head}{told.text}}}"))
 
     async def _tell(self, operation: SocketOperation, kind: str, payload: object = None) -> None:
         if operation.completed:
             return
-        if kind != "next":
-            # The id is free before the last word is sent: the client may use it again at once.
-            operation.completed = True
-            self.forget(operation)
-        told = {} if payload is None else {"payload": payload}
-        await self._send({"id": operation.id, "type": kind, **told})
+        # The id is free before the last word is sent: the client may use it again at once.
+        operation.completed = True
+        self.forget(operation)
+        more = {} if payload is None else {"payload": payload}
+        await self._send({"id": operation.id, "type": kind, **more})
 
     def forget(self, operation: Operation[Context, None]) -> None:
         """Free the id, unless another operation has it by now."""

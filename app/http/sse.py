@@ -16,7 +16,7 @@ from app.http.exchange import Exchange
 from app.http.live import UNAUTHORISED, Connection, now, within
 from app.http.negotiation import EVENTS_TYPE
 from app.http.operation import Asked
-from app.http.running import Runner, body_of
+from app.http.running import Runner
 from app.http.wire import encode
 
 log = logging.getLogger("escrowgrid.live")
@@ -83,13 +83,12 @@ class EventStream(Connection):
     async def _run(self) -> None:
         async with (
             self.runner.context(self.exchange, self._caller, self.request, TRANSPORT) as context,
-            aclosing(await self.runner.stream(context, self.asked, self.allowed)) as results,
+            aclosing(
+                self.runner.groups.follow(self.runner, context, self.asked, self.exchange, self.allowed)
+            ) as results,
         ):
-            async for result in results:
-                body = body_of(result, context, self.exchange)
-                # Until the next event nothing is read: others may have the connection.
-                await context.renew()
-                await self._write(_next(encode(body), context.last_cursor))
+            async for told in results:
+                await self._write(_next(told.body, told.cursor))
         await self._write(COMPLETE)
 
     async def _write(self, chunk: bytes, *, more: bool = True) -> None:

@@ -1,7 +1,6 @@
 """One subscriber's way through the tail: past and live, filtered, each message with its cursor."""
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
 from typing import Any
 
 from app.context import Context
@@ -25,23 +24,34 @@ async def events(
     if heartbeat_seconds is not None and heartbeat_seconds < minimum:
         raise BadRequest(f"a heartbeat comes at most every {minimum:g} seconds")
     scope, tail = context.scope, context.services.tail
-    resumed = after if after is not None else context.request.last_event_id
-    position = await tail.place(scope, resumed)
-    stream = tail.stream(scope, position, idle_seconds=heartbeat_seconds)
-    async with aclosing(stream) as pages:
-        async for page in pages:
-            if not page:
+    position = await tail.place(scope, resumed(context, after))
+    while True:
+        context.position = position
+        page = await tail.page(scope, position)
+        for event in page:
+            position = place(scope, event)
+            if passes(event, conditions):
+                yield await _message(context, scope, position, event)
+            context.position = position
+        if not page:
+            context.level.set()
+            news = await tail.wait(scope, position, idle_seconds=heartbeat_seconds)
+            context.level.clear()
+            if not news:
                 yield await _message(context, scope, position, None)
-            for event in page:
-                position = place(scope, event)
-                if passes(event, conditions):
-                    yield await _message(context, scope, position, event)
+
+
+def resumed(context: Context, after: str | None) -> str | None:
+    """Where to go on: where this server left the stream, else what the client asks, else its transport's last id."""
+    if context.resume_at is not None:
+        return context.resume_at
+    return after if after is not None else context.request.last_event_id
 
 
 async def _message(context: Context, scope: str, position: int, event: Event | None) -> Message:
     await context.renew()
     cursor = context.services.tail.epochs.cursor(scope, position)
-    context.last_cursor = cursor
+    context.last_cursor, context.telling = cursor, position
     return cursor, event
 
 

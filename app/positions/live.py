@@ -89,7 +89,7 @@ class Subscription:
 async def _changes(
     context: Context, tests: Conditions, after: str | None, heartbeat_seconds: int | None
 ) -> AsyncGenerator[PositionChange, None]:
-    resumed = after if after is not None else context.request.last_event_id
+    resumed = live.resumed(context, after)
     if resumed is None:
         resumed, found = await _initial(context, tests)
         for number, model in enumerate(found, start=1):

@@ -1,0 +1,284 @@
+"""Live groups: subscribers who ask the same and may see the same share one execution and one spelling of an event.
+
+A subscriber runs alone until it is level with the ledger. From there on it reads what its group has run and spelled,
+by position. A group that ends, or that a slow subscriber has fallen behind, costs nobody anything: the subscriber goes
+on alone from where it stands, and comes back when it is level again.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Hashable, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import orjson
+from graphql import FieldNode, GraphQLError, OperationDefinitionNode, VariableNode, parse
+from graphql import OperationType as CoreOperationType
+from strawberry.types.graphql import OperationType
+
+from app.context import Context, Request
+from app.http.exchange import Exchange
+from app.http.operation import Asked
+from app.http.running import ALL, Runner, body_of, is_request_error
+from app.http.wire import encode
+from app.kit.tasks import end
+
+log = logging.getLogger("escrowgrid.live")
+
+ENTRIES_MAX = 1_024
+ENTRY_BYTES_MAX = 4 * 1024 * 1024
+_OVER = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One result, spelled: `refused` when the operation was not executed at all."""
+
+    body: bytes
+    text: str
+    cursor: str | None
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """`again`: at a position that was told before, so a heartbeat."""
+
+    position: int
+    told: Told
+    again: bool
+
+
+class _LevelError(Exception):
+    """There is nothing to tell at the moment."""
+
+
+class Group:
+    """One execution for all its members: what it told last, within a bound, by position in the ledger."""
+
+    def __init__(self, floor: int) -> None:
+        # Every result above `floor` is here, or yet to come.
+        self.floor = floor
+        self.members = 0
+        self.is_over = False
+        self._entries: deque[_Entry] = deque()
+        self._first = 0
+        self._bytes = 0
+        self._last = floor
+        self._news = asyncio.Event()
+
+    def tell(self, position: int, told: Told) -> None:
+        """Append a result and wake the members."""
+        self._entries.append(_Entry(position, told, again=position <= self._last))
+        self._last = position
+        self._bytes += len(told.body)
+        while len(self._entries) > ENTRIES_MAX or self._bytes > ENTRY_BYTES_MAX:
+            gone = self._entries.popleft()
+            self._first += 1
+            self._bytes -= len(gone.told.body)
+            self.floor = max(self.floor, gone.position)
+        self._wake()
+
+    def close(self) -> None:
+        """Nothing more will be told."""
+        self.is_over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def results(self, position: int) -> AsyncGenerator[_Entry, None]:
+        """Every result above `position`, until the group is over or has forgotten what comes next."""
+        index = self._first
+        while True:
+            while index < self._first + len(self._entries):
+                if index < self._first:
+                    return
+                entry = self._entries[index - self._first]
+                index += 1
+                if entry.position > position or (entry.again and entry.position == position):
+                    position = entry.position
+                    yield entry
+            if self.is_over or index < self._first:
+                return
+            await self._news.wait()
+
+
+class Groups:
+    """The groups of one process."""
+
+    def __init__(self) -> None:
+        self._groups: dict[Hashable, Group] = {}
+        self._tasks: dict[Hashable, asyncio.Task[None]] = {}
+        self.executions = 0
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    async def follow(
+        self,
+        runner: Runner,
+        context: Context,
+        asked: Asked,
+        exchange: Exchange,
+        allowed: Iterable[OperationType] = ALL,
+    ) -> AsyncGenerator[Told, None]:
+        """The results of any operation; those of a subscription alone at first, then with its group."""
+        key = _key(context, asked)
+        while True:
+            try:
+                results = await runner.stream(context, asked, allowed)
+                async with aclosing(
+                    self._alone(results, runner, context, exchange, grouped=key is not None)
+                ) as own:
+                    async for told in own:
+                        yield told
+            except _LevelError:
+                assert key is not None, "only who can join a group is told to"
+            else:
+                return
+            async with aclosing(self._together(key, runner, context, asked)) as shared:
+                async for told in shared:
+                    yield told
+            context.level.clear()
+            assert context.position is not None, "who was level stands somewhere"
+            context.resume_at = context.services.tail.epochs.cursor(context.scope, context.position)
+
+    async def _alone(
+        self, results: Any, runner: Runner, context: Context, exchange: Exchange, *, grouped: bool
+    ) -> AsyncGenerator[Told, None]:
+        """Its own execution, until it is over; a grouped one raises `_LevelError` when it is level with the ledger."""
+        async with aclosing(results):
+            while True:
+                result = (
+                    await self._next_or_level(results, context) if grouped else await anext(results, _OVER)
+                )
+                if result is _OVER:
+                    return
+                told = await _spelled(result, context, exchange)
+                if context.telling is not None:
+                    context.position = context.telling
+                yield told
+                if told.refused:
+                    return
+
+    @staticmethod
+    async def _next_or_level(results: Any, context: Context) -> Any:
+        following = asyncio.ensure_future(anext(results, _OVER))
+        level = asyncio.ensure_future(context.level.wait())
+        try:
+            await asyncio.wait((following, level), return_when=asyncio.FIRST_COMPLETED)
+            # What was made is told first, level or not. Nobody who has not been told where it stands can move.
+            if following.done() or context.position is None:
+                return await following
+        finally:
+            await end(following, level)
+        raise _LevelError
+
+    async def _together(
+        self, key: Hashable, runner: Runner, context: Context, asked: Asked
+    ) -> AsyncGenerator[Told, None]:
+        assert context.position is not None, "who is level stands somewhere"
+        group = self._groups.get(key)
+        if group is None or group.is_over:
+            group = self._open(key, runner, context, asked, context.position)
+        if context.position < group.floor:
+            # The group has forgotten what comes next; alone it is found in the ledger's own ring or table.
+            return
+        group.members += 1
+        await context.renew()
+        try:
+            async with aclosing(group.results(context.position)) as entries:
+                async for entry in entries:
+                    context.last_cursor, context.position = entry.told.cursor, entry.position
+                    yield entry.told
+        finally:
+            group.members -= 1
+            if group.members == 0:
+                self._close(key, group)
+
+    def _open(self, key: Hashable, runner: Runner, member: Context, asked: Asked, position: int) -> Group:
+        group = Group(position)
+        self._groups[key] = group
+        context = Context(member.services, member.principal, Request(id=member.services.ids.new("grp")))
+        context.resume_at = member.services.tail.epochs.cursor(member.scope, position)
+        context.position = position
+        self._tasks[key] = asyncio.create_task(
+            self._run(key, group, runner, context, asked), name="live-group"
+        )
+        return group
+
+    def _close(self, key: Hashable, group: Group) -> None:
+        group.close()
+        if self._groups.get(key) is group:
+            del self._groups[key]
+            self._tasks.pop(key).cancel()
+
+    async def _run(self, key: Hashable, group: Group, runner: Runner, context: Context, asked: Asked) -> None:
+        """The group's one execution. Whatever ends it, its members go on alone and meet it there themselves."""
+        exchange = Exchange(context.request.id)
+        try:
+            async with aclosing(await runner.stream(context, asked)) as results:
+                async for result in results:
+                    told = await _spelled(result, context, exchange)
+                    if told.refused or context.telling is None:
+                        return
+                    self.executions += 1
+                    group.tell(context.telling, told)
+        except Exception:
+            log.exception("a live group ended; its members go on alone")
+        finally:
+            group.close()
+            if self._groups.get(key) is group:
+                del self._groups[key]
+                self._tasks.pop(key, None)
+            await context.close()
+
+
+async def _spelled(result: Any, context: Context, exchange: Exchange) -> Told:
+    body = encode(body_of(result, context, exchange))
+    # Until the next event nothing is read: others may have the connection.
+    await context.renew()
+    return Told(body, body.decode(), context.last_cursor, is_request_error(result))
+
+
+def _key(context: Context, asked: Asked) -> Hashable | None:
+    """What members of a group have in common; None for what is never shared."""
+    if asked.query is None:
+        return None
+    found = _live(asked.query, asked.operation_name, context.services.settings.tokens_max)
+    if found is None:
+        return None
+    variables = {name: value for name, value in (asked.variables or {}).items() if name != found.after}
+    spelled = orjson.dumps(variables, default=str, option=orjson.OPT_SORT_KEYS)
+    who = context.principal
+    return (asked.query, asked.operation_name, spelled, who.tenant, who.role, who.scopes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """A subscription, and the variable that says where each subscriber begins: it sets nobody apart."""
+
+    after: str | None
+
+
+@lru_cache(maxsize=512)
+def _live(query: str, operation_name: str | None, tokens_max: int) -> _Live | None:
+    try:
+        document = parse(query, no_location=True, max_lexical_tokens=tokens_max)
+    except (GraphQLError, RecursionError):
+        return None
+    operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
+    named = [node for node in operations if node.name is not None and node.name.value == operation_name]
+    chosen = named or (operations if operation_name is None and len(operations) == 1 else [])
+    if not chosen or chosen[0].operation is not CoreOperationType.SUBSCRIPTION:
+        return None
+    for field in chosen[0].selection_set.selections:
+        for argument in (field.arguments or ()) if isinstance(field, FieldNode) else ():
+            if argument.name.value == "after" and isinstance(argument.value, VariableNode):
+                return _Live(argument.value.name.value)
+    return _Live(None)
