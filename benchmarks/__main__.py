@@ -1,0 +1,26 @@
+"""`make bench`: runs every benchmark and prints one table. ARGS="--json FILE --runs 5 --only writes"."""
+
+import argparse
+from pathlib import Path
+
+from benchmarks import fanout, nested, writes
+from benchmarks.machine import Row, show
+
+ALL = {"nested": nested.rows, "writes": writes.rows, "fanout": fanout.rows}
+
+
+def main() -> None:
+    """Run what is asked for."""
+    parser = argparse.ArgumentParser(prog="make bench")
+    parser.add_argument("--json", type=Path, help="also write the table here")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each figure; the median is told")
+    parser.add_argument("--only", choices=sorted(ALL), action="append", help="only these")
+    asked = parser.parse_args()
+    rows: list[Row] = []
+    for name in asked.only or ALL:
+        rows += ALL[name](asked.runs)
+    show(rows, asked.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""A server of its own for each benchmark: one process, its own durable PostgreSQL, in a folder that goes away."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import urlopen
+
+ROOT_KEY = "root-key-of-the-benchmarks"
+START_SECONDS_MAX = 60
+
+
+@dataclass(frozen=True)
+class Served:
+    """Where it listens, and its process."""
+
+    port: int
+    pid: int
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What the server process (not the database) has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def memory_bytes(self) -> int:
+        """Its resident memory."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def serving(**settings: str) -> Iterator[Served]:
+    """A running server."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="escrowgrid-bench-") as folder:
+        Path(folder).chmod(0o711)
+        environment = {
+            **os.environ,
+            "DATA_DIR": folder,
+            "ROOT_API_KEY": ROOT_KEY,
+            "LOG_LEVEL": "WARNING",
+            **settings,
+        }
+        command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port)]
+        process = subprocess.Popen(command, env=environment)
+        try:
+            _await_ready(port)
+            yield Served(port, process.pid)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=60)
+
+
+def _await_ready(port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while time.monotonic() < deadline:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/ready", timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.1)
+    raise RuntimeError("the server did not start")

@@ -1,0 +1,118 @@
+"""Creating and moving positions over HTTP: one command a request at 1, 16 and 64 connections, and lists of 100."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from benchmarks.client import Client, place
+from benchmarks.machine import Row, median
+from benchmarks.server import ROOT_KEY, Served, serving
+
+CREATE = (
+    "mutation($i: CreatePositionInput!) { done: createPosition(input: $i) { position { id state version } cursor "
+    "userErrors { code } } }"
+)
+FUND = (
+    "mutation($i: MovePositionInput!) { done: fundPosition(input: $i) { position { id state version held } cursor "
+    "userErrors { code } } }"
+)
+RELEASE = (
+    "mutation($i: ReleasePositionInput!) { done: releasePosition(input: $i) { position { id state version held } "
+    "event { sequence } cursor userErrors { code } } }"
+)
+LIST = (
+    "mutation($i: TransitionPositionsInput!) { done: transitionPositions(input: $i) { results { position { version } "
+    "userErrors { code } } userErrors { code } } }"
+)
+POSITIONS = 1_500
+LIST_SIZE = 100
+
+Job = tuple[str, dict[str, Any]]
+
+
+class Tally:
+    """What one load reached."""
+
+    def __init__(self) -> None:
+        self.answers: list[Any] = []
+        self.latencies: list[float] = []
+        self.errors = 0
+
+
+async def load(clients: Sequence[Client], jobs: list[Job]) -> tuple[Tally, float]:
+    """All jobs by all clients, each as fast as it is answered; returns seconds taken."""
+    tally = Tally()
+
+    async def work(client: Client) -> None:
+        while jobs:
+            query, variables = jobs.pop()
+            begun = time.perf_counter()
+            answer = (await client.ask(query, i=variables))["done"]
+            tally.latencies.append(time.perf_counter() - begun)
+            failed = answer.get("userErrors") or [
+                e for r in answer.get("results", ()) for e in r["userErrors"]
+            ]
+            tally.errors += len(failed)
+            tally.answers.append(answer)
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(work(client) for client in clients))
+    return tally, time.perf_counter() - begun
+
+
+def figures(served: Served, count: int, tally: Tally, seconds: float, cpu: float) -> dict[str, float]:
+    """Rate, latencies, CPU of the server process per command."""
+    ordered = sorted(tally.latencies)
+    return {
+        "per_second": round(count / seconds, 1),
+        "p50_ms": round(ordered[len(ordered) // 2] * 1000, 2),
+        "p99_ms": round(ordered[int(len(ordered) * 0.99)] * 1000, 2),
+        "cpu_us": round((served.cpu_seconds - cpu) / count * 1e6),
+    }
+
+
+async def measured(served: Served, runs: int) -> list[Row]:
+    """Each figure is the median of its runs, which take turns."""
+    root = await Client(served.port, ROOT_KEY).open()
+    found: dict[str, list[dict[str, float]]] = {}
+    errors = 0
+    for _ in range(runs):
+        secret, asset = await place(root)
+        clients = [await Client(served.port, secret).open() for _ in range(64)]
+
+        async def step(name: str, connections: int, jobs: list[Job], each: int = 1) -> list[Any]:
+            nonlocal errors
+            count, cpu = len(jobs) * each, served.cpu_seconds
+            tally, seconds = await load(clients[:connections], jobs)
+            found.setdefault(name, []).append(figures(served, count, tally, seconds, cpu))
+            errors += tally.errors
+            return tally.answers
+
+        await _steps(step, asset)
+        for client in clients:
+            await client.close()
+    await root.close()
+    return [
+        Row(name, {key: median([one[key] for one in many]) for key in many[0]}, errors)
+        for name, many in found.items()
+    ]
+
+
+async def _steps(step: Callable[..., Awaitable[list[Any]]], asset: str) -> None:
+    terms = {"assetId": asset, "holderReference": "BENCH", "currency": "USD", "amount": "100000.00"}
+    made = await step("create_single_64", 64, [(CREATE, terms)] * POSITIONS)
+    ids = [answer["position"]["id"] for answer in made]
+    await step("transition_single_64", 64, [(FUND, {"id": id}) for id in ids])
+    release = [(RELEASE, {"id": id, "amount": "1.00"}) for id in ids]
+    await step("transition_single_16", 16, list(release))
+    await step("transition_single_1", 1, release[:300])
+    items = [{"id": id, "toState": "PARTIALLY_RELEASED", "amount": "1.00"} for id in ids]
+    lists = [(LIST, {"items": items[at : at + LIST_SIZE]}) for at in range(0, len(items), LIST_SIZE)]
+    await step("transition_batch", 8, lists * 3, LIST_SIZE)
+
+
+def rows(runs: int) -> list[Row]:
+    """The rows of this benchmark."""
+    with serving(RATE_CAPACITY="0") as served:
+        return asyncio.run(measured(served, runs))
