@@ -11,18 +11,18 @@ from collections import deque
 from collections.abc import AsyncGenerator, Hashable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-import orjson
-from graphql import FieldNode, GraphQLError, OperationDefinitionNode, VariableNode, parse
-from graphql import OperationType as CoreOperationType
+from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from app.context import Context, Request
+from app.engine.masking import ToldError
 from app.http.exchange import Exchange
+from app.http.likeness import likeness
 from app.http.operation import Asked
-from app.http.running import ALL, Runner, body_of, is_request_error
+from app.http.running import ALL, Runner, body_of, cost_of, is_request_error
+from app.http.tolls import Cost, Toll
 from app.http.wire import encode
 from app.kit.tasks import end
 
@@ -35,12 +35,24 @@ _OVER = object()
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One result, spelled: `refused` when the operation was not executed at all."""
+    """One result, spelled but for its last brace: `refused` when the operation was not executed at all."""
 
     body: bytes
     text: str
     cursor: str | None
     refused: bool = False
+    cost: Cost | None = None
+
+    def tail(self, context: Context) -> str:
+        """What follows the body's last brace but one: the same for all, but for what each has left to spend."""
+        if self.cost is None:
+            return "}"
+        toll = context.toll
+        available = toll.available() if isinstance(toll, Toll) else None
+        left = "null" if available is None else available
+        requested, actual = self.cost
+        cost = f'{{"requested":{requested},"actual":{actual},"available":{left}}}'
+        return f',"extensions":{{"cost":{cost}}}}}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +140,12 @@ class Groups:
         allowed: Iterable[OperationType] = ALL,
     ) -> AsyncGenerator[Told, None]:
         """The results of any operation; those of a subscription alone at first, then with its group."""
-        key = _key(context, asked)
+        admitted = await runner.admitted(context, asked)
+        if isinstance(admitted, ToldError):
+            yield await _spelled(PreExecutionError(None, [admitted]), context, exchange)
+            return
+        asked = admitted
+        key = likeness(context, asked)
         while True:
             try:
                 results = await runner.stream(context, asked, allowed)
@@ -243,42 +260,5 @@ async def _spelled(result: Any, context: Context, exchange: Exchange) -> Told:
     body = encode(body_of(result, context, exchange))
     # Until the next event nothing is read: others may have the connection.
     await context.renew()
-    return Told(body, body.decode(), context.last_cursor, is_request_error(result))
-
-
-def _key(context: Context, asked: Asked) -> Hashable | None:
-    """What members of a group have in common; None for what is never shared."""
-    if asked.query is None:
-        return None
-    found = _live(asked.query, asked.operation_name, context.services.settings.tokens_max)
-    if found is None:
-        return None
-    variables = {name: value for name, value in (asked.variables or {}).items() if name != found.after}
-    spelled = orjson.dumps(variables, default=str, option=orjson.OPT_SORT_KEYS)
-    who = context.principal
-    return (asked.query, asked.operation_name, spelled, who.tenant, who.role, who.scopes)
-
-
-@dataclass(frozen=True, slots=True)
-class _Live:
-    """A subscription, and the variable that says where each subscriber begins: it sets nobody apart."""
-
-    after: str | None
-
-
-@lru_cache(maxsize=512)
-def _live(query: str, operation_name: str | None, tokens_max: int) -> _Live | None:
-    try:
-        document = parse(query, no_location=True, max_lexical_tokens=tokens_max)
-    except (GraphQLError, RecursionError):
-        return None
-    operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
-    named = [node for node in operations if node.name is not None and node.name.value == operation_name]
-    chosen = named or (operations if operation_name is None and len(operations) == 1 else [])
-    if not chosen or chosen[0].operation is not CoreOperationType.SUBSCRIPTION:
-        return None
-    for field in chosen[0].selection_set.selections:
-        for argument in (field.arguments or ()) if isinstance(field, FieldNode) else ():
-            if argument.name.value == "after" and isinstance(argument.value, VariableNode):
-                return _Live(argument.value.name.value)
-    return _Live(None)
+    cost = cost_of(result, context, exchange)
+    return Told(body[:-1], body[:-1].decode(), context.last_cursor, is_request_error(result), cost)
