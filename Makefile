@@ -1,6 +1,6 @@
 # Everything is relative and nothing runs by a script of .venv/bin, so that a path with spaces does no harm.
 .DEFAULT_GOAL := help
-.PHONY: run test check schema bench lock clean help
+.PHONY: run test e2e check schema bench graphiql lock clean help
 SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules
 
@@ -18,6 +18,12 @@ run: .venv/installed ## Start Escrowgrid with its own database and demo data: PO
 test: .venv/installed-dev ## Run the tests: ARGS="-k ledger"
 	@exec $(RUN) pytest $(ARGS)
 
+e2e: .venv/installed-dev ## Run the tests that drive a real Chromium (installed by apt where that is allowed)
+	@command -v chromium chromium-browser google-chrome >/dev/null || test -n "$$CHROMIUM" || \
+		{ test "$$(id -u)" = 0 && apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy chromium; } || \
+		{ echo "These tests need Chromium: apt install chromium, or name one: CHROMIUM=/path/to/it make e2e" >&2; exit 1; }
+	@exec $(RUN) pytest -m browser $(ARGS)
+
 check: .venv/installed-dev ## Format, lint, types, import directions, and whether schema.graphql has drifted
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
@@ -30,6 +36,9 @@ schema: .venv/installed ## Write schema.graphql
 
 bench: .venv/installed-dev ## Measure: every figure of the README
 	$(RUN) benchmarks $(ARGS)
+
+graphiql: ## Build the GraphiQL page anew (needs Node 20.19 or newer); the result is checked in
+	cd app/http/graphiql/source && npm ci --no-audit --no-fund && npx vite build
 
 lock: .venv/installed-dev ## Write both lock files from pyproject.toml: ARGS=--upgrade for newer versions
 	echo setuptools | $(LOCK) - $(ARGS) --output-file requirements.lock

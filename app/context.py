@@ -17,11 +17,14 @@ from app.assets.service import AssetCache
 from app.audit.model import Action, AuditEntry, Outcome
 from app.audit.recorder import Recorder
 from app.audit.service import Work
+from app.audit.watch import Watch
 from app.engine.connection import page_request
 from app.engine.failures import UserError
+from app.engine.limits import Bill, Toll
 from app.errors import BadRequest, Forbidden, NotFound, Refusal, Unknown
 from app.kit.clock import Clock
 from app.kit.ids import Ids, is_id
+from app.ledger.bell import Topic
 from app.ledger.tail import Tail
 from app.ledger.writer import Writer
 from app.positions.lifecycle import Lifecycle
@@ -54,6 +57,9 @@ class Services:
     assets: AssetCache
     lifecycles: Mapping[tuple[str, int], Lifecycle]
     vault: Vault
+    watch: Watch
+    # Has every process know of something beside the ledger.
+    tell: Callable[[Topic], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,10 @@ class Context:
         # What runs, once its document is parsed, and how far in the ledger a subscription has told of it.
         self.operation_kind = ""
         self.operation_name = ""
+        self.document_hash = ""
+        # What it costs, and who takes the payment before it runs; nobody where no transport is between.
+        self.bill: Bill | None = None
+        self.toll: Toll | None = None
         self.last_cursor: str | None = None
         # Of a subscription: up to where its messages have been taken, up to where the one being taken goes, where
         # to go on instead of where the client asked, and whether there is nothing to tell at the moment.
@@ -143,6 +153,7 @@ class Context:
                 now=services.clock(),
                 ids=services.ids,
             )
+        services.tell(Topic.AUDIT)
 
     async def answer(
         self,

@@ -7,32 +7,38 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from broadcaster import Broadcast
 from starlette.applications import Starlette
 
-from app import schema
+from app import schema, vitals
 from app.assets.service import AssetCache
 from app.audit.recorder import Recorder
+from app.audit.watch import Watch
+from app.audit.worker import Sealer
 from app.context import Services
+from app.documents.service import TrustedDocuments
+from app.engine.compiled import Plans
 from app.http import routes
 from app.http.graphiql import DevelopmentKey
-from app.institutions.authenticator import Authenticator
+from app.identity.authenticator import KeysAndTokens
 from app.kit.clock import Clock, system_clock
 from app.kit.ids import Ids
 from app.ledger import epochs
-from app.ledger.bell import Bell, PostgresBell
+from app.ledger.bell import Bell, PostgresBell, Topic
 from app.ledger.checkpoints import Checkpointer, Signer, signer_from
 from app.ledger.followers import Runner
 from app.ledger.tail import Tail
 from app.ledger.writer import Writer
+from app.limits.service import Quota
 from app.positions.escrow import BUILT_IN
 from app.positions.rows import PositionRows
 from app.positions.worker import Clerk
 from app.settings import Settings
-from app.storage.database import Address, Database
-from app.webhooks.lane import Post
+from app.storage.database import WRITER_CONNECTIONS_MAX, Address, Database
+from app.webhooks.post import DATABASE_TURNS, Post
 from app.webhooks.sending import Resolver, Sender
 from app.webhooks.vault import Vault, vault_from
 from app.webhooks.worker import Webhooks
@@ -48,7 +54,10 @@ class Parts:
     bell: Bell
     clerk: Clerk
     followers: tuple[Runner, ...]
-    authenticator: Authenticator
+    authenticator: KeysAndTokens
+    sealer: Sealer
+    quota: Quota
+    documents: TrustedDocuments
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -62,10 +71,14 @@ class Parts:
                 services.tail,
                 self.bell,
                 services.recorder,
+                services.watch,
                 *self.followers,
                 services.writer,
                 self.authenticator,
                 self.clerk,
+                self.sealer,
+                self.quota,
+                self.documents,
             )
             for part in started:
                 start = getattr(part, "start", None)
@@ -96,10 +109,15 @@ def assemble(
         pool_size_max=settings.pool_size_max,
         pool_timeout=settings.pool_timeout_seconds,
         statement_timeout=settings.statement_timeout_seconds,
+        # What delivers webhooks takes none of those that the ledger is written by.
+        writers=WRITER_CONNECTIONS_MAX + DATABASE_TURNS,
         feeds=settings.catch_up_connections_max + 2,
     )
     tail = Tail(database, settings)
-    bell = Bell(lambda: _broadcast(settings, address), tail.wake, name)
+    watch = Watch(database, settings.tick_seconds)
+    authenticator = KeysAndTokens.of(database, settings, clock)
+    others = {Topic.AUDIT: watch.wake, Topic.KEYS: authenticator.forget}
+    bell = Bell(lambda: _broadcast(settings, address), tail.wake, name, others)
     writer = Writer(database, PositionRows(BUILT_IN), settings, ids, clock, bell.ring)
     services = Services(
         settings=settings,
@@ -108,21 +126,31 @@ def assemble(
         database=database,
         writer=writer,
         tail=tail,
-        recorder=Recorder(database, ids, clock),
+        recorder=Recorder(database, ids, clock, partial(bell.tell, Topic.AUDIT)),
         assets=AssetCache(),
         lifecycles=BUILT_IN,
         vault=_vault(settings),
+        watch=watch,
+        tell=bell.tell,
     )
+    signer = _signer(settings)
     clerk = Clerk(database, writer, settings, BUILT_IN, ids, clock, name)
     followers = tuple(
         Runner(database, tail, settings, follower, name)
         for follower in (
-            Checkpointer(database, _signer(settings), clock, settings.checkpoint_seconds),
+            Checkpointer(database, signer, clock, settings.checkpoint_seconds),
             _webhooks(services),
         )
     )
-    authenticator = Authenticator(database, clock, settings.root_api_key)
-    return Parts(services, bell, clerk, followers, authenticator)
+    sealer = Sealer(
+        database,
+        signer,
+        name,
+        every_seconds=settings.audit_seal_seconds,
+        delay_seconds=settings.audit_seal_delay_seconds,
+    )
+    quota, documents = Quota(database), TrustedDocuments(database)
+    return Parts(services, bell, clerk, followers, authenticator, sealer, quota, documents)
 
 
 def _webhooks(services: Services) -> Webhooks:
@@ -154,7 +182,7 @@ def create_app(
 
     `beside` runs for as long as the server does, such as the demo.
     """
-    parts = assemble(settings, address)
+    parts, plans = assemble(settings, address), Plans()
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -169,11 +197,14 @@ def create_app(
 
     return routes.build(
         parts.services,
-        schema.build(settings),
+        schema.build(settings, plans),
         parts.authenticator,
         parts.ready,
         development_keys,
         lifespan=lifespan,
+        quota=parts.quota,
+        documents=parts.documents,
+        vitals=vitals.of(parts.services, parts.bell, parts.quota, parts.documents, plans),
     )
 
 

@@ -3,19 +3,23 @@
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import asyncpg
 import click
 
+from app.audit import export
 from app.audit import service as audit
 from app.ledger import checkpoints, epochs, steering
 from app.ledger.checkpoints import Checkpoint, signer_from
 from app.positions.escrow import BUILT_IN
+from app.principal import ALL_INSTITUTIONS
 from app.settings import Settings
-from app.storage.database import Address, DatabaseRole, Driver, take_role
+from app.storage.database import Address, Database, DatabaseRole, Driver, take_role
 from app.storage.provide import provide
 from app.verify.findings import Report
 from app.verify.walk import verify as walk
@@ -104,6 +108,42 @@ def maintain(settings: Settings, months: int) -> None:
     """Make the audit's partitions ahead."""
     made = _as_writer(settings, lambda driver: audit.make_partitions(driver, months))
     click.echo(f"{made} partitions made; the audit is ready for {months} months ahead.")
+
+
+def export_audit(
+    settings: Settings, institution_id: str | None, start: datetime | None, end: datetime, file: Path | None
+) -> None:
+    """Write the audit's lines, oldest first; of one institution, or of all."""
+
+    async def work(address: Address, stream: BinaryIO) -> int:
+        count, scope = 0, institution_id or ALL_INSTITUTIONS
+        database = Database(
+            address,
+            pool_size_max=2,
+            pool_timeout=settings.pool_timeout_seconds,
+            statement_timeout=settings.statement_timeout_seconds,
+        )
+        try:
+            async for page in export.pages(database, scope, export.Span(start, end)):
+                stream.write(b"".join(map(export.line, page)))
+                count += len(page)
+        finally:
+            await database.close()
+        return count
+
+    with provide(settings, attach=True) as address, _opened(file) as stream:
+        count = asyncio.run(work(address, stream))
+    click.echo(f"{count} audit events.", err=True)
+
+
+@contextmanager
+def _opened(file: Path | None) -> Iterator[BinaryIO]:
+    """The file, else what the terminal shows."""
+    if file is None:
+        yield sys.stdout.buffer
+        return
+    with file.open("wb") as stream:
+        yield stream
 
 
 def restore_finished(settings: Settings, reason: str) -> None:

@@ -1,10 +1,14 @@
 """The operator's half of the command line."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from app.faults import guarded, settings_of
+from app.kit.clock import system_clock
+
+MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z"])
 
 
 @click.command()
@@ -88,6 +92,30 @@ def export(*, file: Path | None) -> None:
     guarded(lambda: operate.export_checkpoints(settings_of(), file))
 
 
+@click.group()
+def audit() -> None:
+    """Who asked for what, and what was answered."""
+
+
+@audit.command("export")
+@click.option("--institution", default=None, help="Only this institution's; all when absent.")
+@click.option("--from", "start", type=MOMENT, default=None, help="From this time on (UTC unless it says so).")
+@click.option("--to", "end", type=MOMENT, default=None, help="Before this time; now when absent.")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
+def export_audit(
+    *, institution: str | None, start: datetime | None, end: datetime | None, file: Path | None
+) -> None:
+    """Write the audit to FILE (or the terminal), oldest first, one JSON object a line."""
+    from app import operate
+
+    until = _utc(end) or system_clock()
+    guarded(lambda: operate.export_audit(settings_of(), institution, _utc(start), until, file))
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
 @click.command()
 @click.option("--months", type=click.IntRange(1, 120), default=3, help="How many months ahead.")
 def maintain(*, months: int) -> None:
@@ -106,4 +134,4 @@ def restore_finished(*, reason: str) -> None:
     guarded(lambda: operate.restore_finished(settings_of(), reason))
 
 
-COMMANDS = (verify, followers, checkpoints, maintain, restore_finished)
+COMMANDS = (verify, followers, checkpoints, audit, maintain, restore_finished)

@@ -1,6 +1,7 @@
-"""Who asks: one institution's key in one role, or root."""
+"""Who asks: one institution's key or token in one role, or root."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -42,13 +43,15 @@ ALL_INSTITUTIONS = "*"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. `institution_id` is None for root, who sees every institution."""
+    """Who asks: a key or a token. `institution_id` is None for root, who sees every institution."""
 
     id: str
     label: str
     role: Role
     institution_id: str | None
     scopes: frozenset[Scope]
+    # From when on it asks no more: the end of its token or key; None for never.
+    expires_at: datetime | None = None
 
     def may(self, scope: Scope) -> bool:
         """Whether this principal's role and scopes allow it."""

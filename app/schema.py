@@ -7,6 +7,7 @@ from strawberry.schema.config import StrawberryConfig
 
 from app.assets import graphql as assets
 from app.audit import graphql as audit
+from app.audit import live as audit_live
 from app.context import Info, may
 from app.engine.compiled import Compiled, Plans
 from app.engine.connection import Node
@@ -74,13 +75,13 @@ class Mutation(
 
 
 @strawberry.type(description="Everything that can be followed live, and resumed by cursor.")
-class Subscription(ledger.Subscription, live.Subscription):
+class Subscription(ledger.Subscription, live.Subscription, audit_live.Subscription):
     """The slices' subscriptions."""
 
 
-def build(settings: Settings) -> Schema:
-    """The schema with the limits of the settings."""
-    plans = Plans()
+def build(settings: Settings, plans: Plans | None = None) -> Schema:
+    """The schema with the limits of the settings; what is compiled is kept in `plans`."""
+    plans = Plans() if plans is None else plans
     return Schema(
         query=Query,
         mutation=Mutation,

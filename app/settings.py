@@ -5,8 +5,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+# What a provider's address may be: a name is only as good as the connection to it.
+SAFE_URL = re.compile(r"(https://[^/?#\s@]+|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?)(/[^?#\s]*)?")
+# Signatures by a private key alone: whoever can check them cannot make them.
+ALGORITHMS = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
 
 
 class StoreBackend(StrEnum):
@@ -15,6 +22,14 @@ class StoreBackend(StrEnum):
     EMBEDDED = "embedded"
     MEMORY = "memory"
     POSTGRES = "postgres"
+
+
+class TrustedDocuments(StrEnum):
+    """What becomes of documents that an operator has added, and of all others."""
+
+    OFF = "off"
+    ALLOW = "allow"
+    ONLY = "only"
 
 
 class Settings(BaseSettings):
@@ -63,12 +78,51 @@ class Settings(BaseSettings):
     aliases_max: int = Field(60, ge=1, description="most aliases of a document")
     page_size_default: int = Field(50, ge=1, description="list items when neither first nor last is given")
     page_size_max: int = Field(500, ge=1, description="most list items of one page")
-    nodes_max: int = Field(
-        50_000, ge=100, description="most list items a document may ask for, nested pages multiplied"
+    directives_max: int = Field(50, ge=1, description="most directives of a document")
+    cost_max: int = Field(
+        100_000,
+        ge=100,
+        description="most that one document may cost: an object 1, a list its page size times what an item costs",
+    )
+    trusted_documents: TrustedDocuments = Field(
+        TrustedDocuments.ALLOW,
+        description="documents asked for by their sha-256: off, allow, or only these and no others",
     )
     operations_per_socket_max: int = Field(50, ge=1, description="operations open at once on one WebSocket")
     connection_init_seconds: float = Field(
         10.0, gt=0, description="how long a WebSocket may take to say connection_init"
+    )
+
+    rate_capacity: int = Field(
+        2_000_000, ge=0, le=10**9, description="cost that a key may ask for at once; 0: no limit"
+    )
+    rate_refill_per_second: float = Field(
+        200_000, ge=0.01, le=10**9, description="cost that a key may ask for each second in the long run"
+    )
+    root_rate_capacity: int = Field(20_000_000, ge=0, le=10**9, description="the same for root; 0: no limit")
+    root_rate_refill_per_second: float = Field(
+        2_000_000, ge=0.01, le=10**9, description="the same for root each second"
+    )
+    sensitive_capacity: int = Field(
+        300,
+        ge=0,
+        le=10**9,
+        description="institutions and keys made or revoked at once, by each principal apart; 0: no limit",
+    )
+    sensitive_refill_per_second: float = Field(
+        1.0, ge=0.0001, le=10**9, description="the same each second in the long run"
+    )
+    address_capacity: int = Field(
+        600, ge=0, le=10**9, description="requests without a valid key, at once from one address; 0: no limit"
+    )
+    address_refill_per_second: float = Field(
+        20.0, ge=0.01, le=10**9, description="the same each second in the long run; of IPv6 by /64"
+    )
+    connections_per_key_max: int = Field(
+        5_000, ge=1, description="WebSockets and event streams of one key, per process"
+    )
+    connections_per_address_max: int = Field(
+        5_000, ge=1, description="WebSockets and event streams from one address, per process"
     )
 
     writer_queue_max: int = Field(4096, ge=1, description="commands waiting before new ones get OVERLOADED")
@@ -89,6 +143,43 @@ class Settings(BaseSettings):
         60.0, gt=0, description="a socket that accepts nothing this long is closed"
     )
 
+    oidc_issuer: str | None = Field(
+        None, description="OpenID provider whose bearer tokens are taken, as their `iss` says; default: none"
+    )
+    oidc_audience: str | None = Field(None, description="what the tokens' `aud` must name")
+    oidc_jwks_url: str | None = Field(
+        None, description="where the provider's keys are; default: as its discovery document says"
+    )
+    oidc_algorithms: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("RS256", "ES256", "EdDSA"), description="signature algorithms that tokens may have, by comma"
+    )
+    oidc_institution_claim: str = Field(
+        "institution_id",
+        min_length=1,
+        description="the claim that holds the institution's id: a name, or a JSON pointer such as /org/id",
+    )
+    oidc_role_claim: str = Field(
+        "role",
+        min_length=1,
+        description="the claim that holds admin, operator, read_only or auditor: a name, or a JSON pointer such as "
+        "/realm_access/roles",
+    )
+    oidc_root_role: str | None = Field(
+        None, description="the value of that claim which makes a token root; default: no token is"
+    )
+    oidc_clock_skew_seconds: float = Field(
+        30.0, ge=0, le=300, description="how far the provider's clock and ours may disagree"
+    )
+    oidc_jwks_seconds: float = Field(
+        300.0, gt=0, description="after how long the provider's keys are read again"
+    )
+    oidc_jwks_again_seconds: float = Field(
+        10.0, gt=0, description="how often an unknown key may have them read before that"
+    )
+    oidc_jwks_stale_seconds: float = Field(
+        3600.0, ge=0, description="how long older keys serve while the provider cannot be reached"
+    )
+
     checkpoint_key: SecretStr | None = Field(
         None,
         description="Ed25519 seed (64 hex digits) that signs checkpoints; default: a key file in DATA_DIR",
@@ -104,12 +195,19 @@ class Settings(BaseSettings):
         False, description="whether webhooks may go over http and to private addresses; for development"
     )
 
+    audit_seal_seconds: float = Field(60.0, gt=0, description="how often new audit rows are sealed")
+    audit_seal_delay_seconds: float = Field(
+        10.0,
+        ge=0,
+        description="how old audit rows are when they are sealed; what comes later is sealed apart",
+    )
+
     expiry_tick_seconds: float = Field(
         1.0, gt=0, description="how often the expiry clerk looks for due positions"
     )
     lease_seconds: float = Field(10.0, gt=1, description="how long a leader keeps its lease unrenewed")
 
-    @field_validator("cors_origins", "trusted_proxies", mode="before")
+    @field_validator("cors_origins", "trusted_proxies", "oidc_algorithms", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return (
@@ -138,6 +236,44 @@ class Settings(BaseSettings):
         if value is not None and re.fullmatch(r"[0-9a-fA-F]{64}", value.get_secret_value()) is None:
             raise ValueError("WEBHOOK_KEY is 64 hex digits: an AES-256 key of 32 bytes")
         return value
+
+    @field_validator("oidc_issuer", "oidc_jwks_url")
+    @classmethod
+    def _safe(cls, value: str | None) -> str | None:
+        if value is not None and SAFE_URL.fullmatch(value) is None:
+            raise ValueError("this is an https address, or http on this machine, without query and fragment")
+        return value
+
+    @field_validator("oidc_algorithms")
+    @classmethod
+    def _asymmetric(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or not ALGORITHMS.issuperset(value):
+            raise ValueError(f"OIDC_ALGORITHMS are some of {', '.join(sorted(ALGORITHMS))}")
+        return value
+
+    @field_validator("oidc_root_role")
+    @classmethod
+    def _no_lesser_role(cls, value: str | None) -> str | None:
+        if value is not None and value.upper() in {"ADMIN", "OPERATOR", "READ_ONLY", "AUDITOR"}:
+            raise ValueError("OIDC_ROOT_ROLE cannot be the name of another role")
+        return value
+
+    @model_validator(mode="after")
+    def _payable(self) -> "Settings":
+        for name in ("rate_capacity", "root_rate_capacity"):
+            if 0 < getattr(self, name) < self.cost_max:
+                raise ValueError(
+                    f"{name.upper()} is 0 or at least COST_MAX: else some documents could never run"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _audience(self) -> "Settings":
+        if self.oidc_issuer is not None and not self.oidc_audience:
+            raise ValueError(
+                "OIDC_AUDIENCE is needed beside OIDC_ISSUER: tokens for others must not open this"
+            )
+        return self
 
     @field_validator("log_level")
     @classmethod

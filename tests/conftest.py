@@ -79,7 +79,9 @@ def database_url(owner_url: str) -> str:
 @pytest.fixture
 def settings() -> Settings:
     """Settings of a test, quick to notice things."""
-    return Settings(root_api_key=SecretStr(ROOT_KEY), tick_seconds=0.2, expiry_tick_seconds=0.1, pool_size_max=5)
+    return Settings(
+        root_api_key=SecretStr(ROOT_KEY), tick_seconds=0.2, expiry_tick_seconds=0.1, pool_size_max=5
+    )
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ describe(
         Action.INSTITUTION_CREATED: "An institution was opened.",
         Action.API_KEY_CREATED: "A key was made.",
         Action.API_KEY_REVOKED: "A key was revoked.",
+        Action.API_KEY_ROTATED: "A key got another secret.",
         Action.ASSET_TEMPLATE_CREATED: "A template, or a new version of one, was made.",
         Action.ASSET_CREATED: "An asset was registered.",
         Action.POSITION_CREATED: "A position was opened.",

@@ -6,7 +6,7 @@ What waits is lost when the process dies; a refusal changed nothing, so that the
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from sqlalchemy.exc import DBAPIError, StatementError
@@ -38,15 +38,22 @@ ROW_TO_BLAME = ("22", "23")
 class Recorder:
     """One per process. Between `start` and `close` what is offered is written within moments."""
 
-    def __init__(self, database: Database, ids: Ids, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, ids: Ids, clock: Clock, tell: Callable[[], None] = lambda: None
+    ) -> None:
         self._database = database
         self._ids = ids
         self._clock = clock
+        self._tell = tell
         self._waiting: deque[AuditEvent] = deque()
         self._offered = asyncio.Event()
         self._writing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self.dropped = 0
+
+    def __len__(self) -> int:
+        """Rows waiting to be written."""
+        return len(self._waiting)
 
     def offer(self, entry: AuditEntry) -> None:
         """Have `entry` written soon, with the time of now. Never waits: when the queue is full it is lost."""
@@ -122,6 +129,7 @@ class Recorder:
     async def _insert(self, events: Sequence[AuditEvent]) -> None:
         async with self._database.writing(ALL_INSTITUTIONS) as connection:
             await store.add(connection, events)
+        self._tell()
 
     def _forget(self, n: int) -> None:
         for _ in range(n):

@@ -1,12 +1,12 @@
 """The audit table. Its rows are only ever inserted and read; the database refuses everything else."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, Integer, Row, Select, Table, Text, func, select, text, tuple_
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Column, Integer, Row, Select, Table, Text, cast, func, select, text, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.audit.model import Action, AuditEvent, Outcome
@@ -35,7 +35,10 @@ audit_events = Table(
     Column("request_id", Word, nullable=False),
     Column("client_address", Text),
     Column("payload", Document, nullable=False),
+    # By the database itself.
+    Column("arrived_at", Moment),
 )
+COLUMNS = [column for column in audit_events.columns if column.name != "arrived_at"]
 ORDER = (audit_events.c.occurred_at, audit_events.c.id)
 
 
@@ -67,6 +70,27 @@ async def count(
     return await paging.count(connection, _matching(scope, conditions, between))
 
 
+async def arrived(
+    connection: AsyncConnection, scope: str, since: datetime, known: Collection[str], *, limit: int
+) -> list[tuple[datetime, AuditEvent]]:
+    """Rows that arrived after `since`, in that order, each with when; not those whose ids are `known`."""
+    came = audit_events.c.arrived_at
+    given = select(func.unnest(cast(list(known), ARRAY(Id))))
+    statement = (
+        within(select(*COLUMNS, came), audit_events.c.institution_id, scope)
+        .where(came > since, audit_events.c.id.not_in(given))
+        .order_by(came, audit_events.c.id)
+        .limit(limit)
+    )
+    return [(row.arrived_at, _event(row)) for row in await connection.execute(statement)]
+
+
+async def now(connection: AsyncConnection) -> datetime:
+    """The time by the clock that says when rows arrive."""
+    found: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
+    return found
+
+
 async def make_partitions(connection: AsyncConnection, start: datetime, *, months: int) -> int:
     """Make the partitions of that month and the following ones; returns how many were missing.
 
@@ -79,7 +103,7 @@ async def make_partitions(connection: AsyncConnection, start: datetime, *, month
 
 def _matching(scope: str, conditions: Sequence[Condition], between: Between[str]) -> Select[Any]:
     columns = {column.name: column for column in audit_events.columns}
-    statement = within(select(audit_events), audit_events.c.institution_id, scope)
+    statement = within(select(*COLUMNS), audit_events.c.institution_id, scope)
     if between.newer_than is not None:
         statement = statement.where(tuple_(*ORDER) > tuple_(*between.newer_than))
     if between.older_than is not None:
@@ -88,11 +112,11 @@ def _matching(scope: str, conditions: Sequence[Condition], between: Between[str]
 
 
 def _event(row: Row[Any]) -> AuditEvent:
-    found = dict(row._mapping)
+    found = {column.name: row._mapping[column.name] for column in COLUMNS}
     return AuditEvent(**found | {"action": Action(row.action), "outcome": Outcome(row.outcome)})
 
 
-async def make_partitions_ahead(driver: Driver, months: int) -> int:
+async def make_partitions_ahead(connection: Driver, months: int) -> int:
     """Partitions of this month and the `months` after it; returns how many were missing."""
-    made: int = await driver.fetchval("SELECT escrowgrid_make_audit_partitions(now(), $1)", months)
+    made: int = await connection.fetchval("SELECT escrowgrid_make_audit_partitions(now(), $1)", months)
     return made

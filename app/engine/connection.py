@@ -76,7 +76,10 @@ class Connection(Generic[T]):
     page_info: PageInfo = strawberry.field(description="Where this page stands.")
     count: strawberry.Private[Callable[[], Awaitable[int]]]
 
-    @strawberry.field(description="How many rows the whole list has under its filter, at this instant.")
+    @strawberry.field(
+        description="How many rows the whole list has under its filter, at this instant.",
+        metadata={"cost": 10},
+    )
     async def total_count(self) -> int:
         """Counted on demand."""
         return await self.count()

@@ -1,15 +1,19 @@
 """Remembers documents already parsed and judged, within a bound of characters, not of documents."""
 
+import hashlib
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphql import DocumentNode, GraphQLError, GraphQLSchema
+from graphql import DocumentNode, GraphQLError, GraphQLSchema, OperationDefinitionNode, OperationType
+
+from app.engine.measures import RootFields, fragments_of
 
 # One character of a document becomes about 130 bytes of syntax tree.
 CHARACTERS_MAX = 500_000
 COSTS_MAX = 64
+NO_FIELDS: Mapping[str, int] = {}
 
 
 @dataclass(slots=True)
@@ -21,7 +25,10 @@ class Known:
     schema: GraphQLSchema | None = None
     rules: tuple[Any, ...] = ()
     errors: Sequence[GraphQLError] | None = None
-    costs: dict[Hashable, int] = field(default_factory=dict)
+    costs: dict[Hashable, Any] = field(default_factory=dict)
+    # For the log: the first part of the sha-256 of its text.
+    hash: str = ""
+    _fields: dict[int, Mapping[str, int]] = field(default_factory=dict)
 
     def judged_by(self, schema: GraphQLSchema, rules: tuple[Any, ...]) -> Sequence[GraphQLError] | None:
         """What these rules found in it, if they have been applied."""
@@ -32,10 +39,20 @@ class Known:
         self.schema, self.rules, self.errors = schema, rules, errors
         self.costs.clear()
 
-    def keep_cost(self, key: Hashable, cost: int) -> None:
+    def keep_cost(self, key: Hashable, cost: Any) -> None:
         """Remember a cost, unless somebody counts through all the numbers there are."""
         if len(self.costs) < COSTS_MAX:
             self.costs[key] = cost
+
+    def root_fields(self, operation: OperationDefinitionNode) -> Mapping[str, int]:
+        """How often each root field of a mutation is asked for; of others nobody asks."""
+        if operation.operation is not OperationType.MUTATION:
+            return NO_FIELDS
+        found = self._fields.get(id(operation))
+        if found is None:
+            found = RootFields(fragments_of(self.document)).of(operation.selection_set)
+            self._fields[id(operation)] = found
+        return found
 
 
 class Documents:
@@ -56,10 +73,15 @@ class Documents:
     def add(self, key: str | int, document: DocumentNode) -> Known:
         """Remember a document; the ones used longest ago make room."""
         source = document.loc.source.body if document.loc is not None else ""
-        known = Known(document, max(len(source), 1))
+        known = Known(document, max(len(source), 1), hash=short_hash(source))
         self._known[key] = known
         self._characters += known.size
         while self._characters > self._characters_max:
             _, oldest = self._known.popitem(last=False)
             self._characters -= oldest.size
         return known
+
+
+def short_hash(text: str) -> str:
+    """Enough of a document's sha-256 to find it again."""
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]

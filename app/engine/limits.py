@@ -1,9 +1,9 @@
 """What a document may ask for: parsed, judged and measured before anything of it runs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from graphql import (
     DocumentNode,
@@ -29,7 +29,9 @@ from app.engine.masking import (
     refusal,
     restated,
 )
-from app.engine.measures import Nodes, Shapes, fragments_of, operations_of, sizing_variables
+from app.engine.measures import Shapes, fragments_of, operations_of
+from app.engine.prices import Prices, sizing_variables
+from app.engine.reckoning import Reckoner, Reckoning
 from app.settings import Settings
 
 SOURCE_CHARACTERS_MAX = 262_144
@@ -55,6 +57,31 @@ class NumbersInRange(ValidationRule):
         mantissa, _sign, exponent = node.value.lower().partition("e")
         if len(mantissa) > DIGITS_MAX or len(exponent) > 5 or abs(int(exponent or 0)) > EXPONENT_MAX:
             self.report_error(GraphQLError(f"a number's exponent is at most {EXPONENT_MAX}", node))
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What an operation may cost with these variables, and how to tell from the answer what it did cost."""
+
+    requested: int
+    reckoning: Reckoning
+
+
+@dataclass(slots=True)
+class Bill:
+    """What one operation is charged for; `fields` counts the root fields of a mutation by name."""
+
+    kind: str
+    estimate: Estimate
+    fields: Mapping[str, int]
+    paid: bool = False
+
+
+class Toll(Protocol):
+    """Takes payment before an operation runs; a context may have one, as `toll`."""
+
+    async def pay(self, bill: Bill) -> ToldError | None:
+        """None when it is paid, else why it may not run now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +111,36 @@ class Judge:
         shapes = Shapes(fragments_of(document))
         settings = self.settings
         for operation in operations_of(document):
-            shape = shapes.of(operation.selection_set)
-            if shape.depth > settings.depth_max:
-                return [_exceeded("depth_max", settings.depth_max, shape.depth, "levels of fields")]
-            if shape.aliases > settings.aliases_max:
-                return [_exceeded("aliases_max", settings.aliases_max, shape.aliases, "aliases")]
+            shape = shapes.of_operation(operation)
+            measured = (
+                ("depth_max", settings.depth_max, shape.depth, "levels of fields"),
+                ("aliases_max", settings.aliases_max, shape.aliases, "aliases"),
+                ("directives_max", settings.directives_max, shape.directives, "directives"),
+            )
+            for limit, most, found, what in measured:
+                if found > most:
+                    return [_exceeded(limit, most, found, what)]
         return []
 
-    def cost(self, known: Known, operation: OperationDefinitionNode, schema: Any, variables: Any) -> int:
-        """How many list items the operation may ask for with these variables."""
+    def parse(self, text: str) -> DocumentNode:
+        """A document within what the parser takes; raises `GraphQLSyntaxError`."""
+        return parse(text, **self.parse_options)  # type: ignore[arg-type]
+
+    def estimate(
+        self, known: Known, operation: OperationDefinitionNode, schema: Any, variables: Any
+    ) -> Estimate | ToldError:
+        """What the operation may cost with these variables, if that is not too much."""
         sizing = sizing_variables(operation, variables)
         key = (id(operation), *sizing.items())
-        found = known.costs.get(key)
+        found: Estimate | ToldError | None = known.costs.get(key)
         if found is None:
-            fragments = fragments_of(known.document)
-            found = Nodes(schema, fragments, sizing, self.settings.page_size_default).of(operation)
+            size = self.settings.page_size_default
+            prices = Prices(schema, fragments_of(known.document), sizing, size)
+            requested, most = max(prices.of(operation), 1), self.settings.cost_max
+            if requested > most:
+                found = _exceeded("cost_max", most, requested, "points to pay")
+            else:
+                found = Estimate(requested, Reckoner(prices).of(operation))
             known.keep_cost(key, found)
         return found
 
@@ -109,7 +151,6 @@ class Documented(SchemaExtension):
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
         self._known: Known | None = None
-        self._cost = 0
 
     def on_operation(self) -> Iterator[None]:
         """The parser's limits and our rules."""
@@ -136,8 +177,8 @@ class Documented(SchemaExtension):
             context.graphql_document = self._known.document if self._known is not None else None
         yield
 
-    def on_validate(self) -> Iterator[None]:
-        """Every rule, and then what depends on this operation and its variables."""
+    async def on_validate(self) -> AsyncIterator[None]:
+        """Every rule, then what depends on this operation and its variables, and last the payment."""
         context = self.execution_context
         known = self._known
         assert known is not None, "what was parsed is known"
@@ -145,14 +186,16 @@ class Documented(SchemaExtension):
             errors = self._static_errors(known) or self._asked_errors(known)
         except RecursionError:
             errors = [refusal(LIMIT_EXCEEDED, "the document is nested too deeply")]
-        context.pre_execution_errors = errors
+        context.pre_execution_errors = errors or await self._unpaid_errors()
         yield
 
-    def get_results(self) -> dict[str, Any]:
-        """The cost, told with the answer of whatever asked for lists."""
-        if not self._cost:
-            return {}
-        return {"cost": {"nodes": self._cost, "nodesMax": self._judge.settings.nodes_max}}
+    async def _unpaid_errors(self) -> list[GraphQLError]:
+        context = self.execution_context.context
+        toll: Toll | None = getattr(context, "toll", None)
+        if toll is None:
+            return []
+        refused = await toll.pay(context.bill)
+        return [] if refused is None else [refused]
 
     def _static_errors(self, known: Known) -> list[GraphQLError]:
         context = self.execution_context
@@ -172,16 +215,18 @@ class Documented(SchemaExtension):
             return [refusal(BAD_REQUEST, "the document has several operations: name one in `operationName`")]
         name = context.operation_name
         operation = next(found for found in operations if (found.name.value if found.name else None) == name)
-        _note(context.context, operation)
-        if _shares_key(context.context, operation, known):
+        _note(context.context, operation, known)
+        fields = known.root_fields(operation)
+        if _shares_key(context.context, operation, fields):
             return [
                 refusal(BAD_REQUEST, "the Idempotency-Key header serves one mutation: use `idempotencyKey`")
             ]
-        cost = self._judge.cost(known, operation, context.schema._schema, context.variables or {})
-        if cost > self._judge.settings.nodes_max:
-            return [_exceeded("nodes_max", self._judge.settings.nodes_max, cost, "list items")]
-        if operation.operation is not OperationType.SUBSCRIPTION:
-            self._cost = cost
+        schema, variables = context.schema._schema, context.variables or {}
+        estimate = self._judge.estimate(known, operation, schema, variables)
+        if not isinstance(estimate, Estimate):
+            return [estimate]
+        if hasattr(context.context, "bill"):
+            context.context.bill = Bill(operation.operation.value, estimate, fields)
         return []
 
 
@@ -203,16 +248,15 @@ def _exceeded(limit: str, most: int, found: int, what: str) -> ToldError:
     return refusal(LIMIT_EXCEEDED, message, limit=limit, max=most, found=found)
 
 
-def _note(context: Any, operation: OperationDefinitionNode) -> None:
+def _note(context: Any, operation: OperationDefinitionNode, known: Known) -> None:
     """Tell the operation's context what runs, for logs, metrics and the audit."""
     if hasattr(context, "operation_name"):
         context.operation_kind = operation.operation.value
         context.operation_name = operation.name.value if operation.name is not None else ""
+        context.document_hash = known.hash
 
 
-def _shares_key(context: Any, operation: OperationDefinitionNode, known: Known) -> bool:
+def _shares_key(context: Any, operation: OperationDefinitionNode, fields: Mapping[str, int]) -> bool:
     """Whether one Idempotency-Key header would have to serve several mutations."""
     key = getattr(getattr(context, "request", None), "idempotency_key", None)
-    if key is None or operation.operation is not OperationType.MUTATION:
-        return False
-    return Shapes(fragments_of(known.document)).of(operation.selection_set).fields > 1
+    return key is not None and operation.operation is OperationType.MUTATION and sum(fields.values()) > 1

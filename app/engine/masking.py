@@ -13,6 +13,7 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 from strawberry.types import ExecutionContext, ExecutionResult
 from strawberry.types.execution import StreamExecutionResult
 
+from app.engine.hooks import HooksRunner
 from app.errors import AppError, Refusal
 from app.kit.cursor import BadCursor
 
@@ -24,6 +25,8 @@ BAD_USER_INPUT = "BAD_USER_INPUT"
 BAD_REQUEST = "BAD_REQUEST"
 LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
 CURSOR_INVALID = "CURSOR_INVALID"
+RATE_LIMITED = "RATE_LIMITED"
+DOCUMENT_NOT_TRUSTED = "DOCUMENT_NOT_TRUSTED"
 INTERNAL = "INTERNAL"
 
 # How graphql-core begins what it says about the value of a variable or an argument.
@@ -134,3 +137,9 @@ class Schema(strawberry.Schema):
         self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
     ) -> None:
         """Nothing: Strawberry's own would log the caller's mistakes with their tracebacks."""
+
+    def create_extensions_runner(
+        self, execution_context: ExecutionContext, extensions: list[SchemaExtension]
+    ) -> HooksRunner:
+        """One that knows its hooks already."""
+        return HooksRunner(execution_context, extensions)

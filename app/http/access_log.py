@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http import exchange, limits
+from app.http.door import Door
 from app.http.exchange import Exchange
 from app.http.metrics import Metrics
 from app.http.wire import encode
@@ -22,9 +23,10 @@ GONE = 499
 class AccessLog:
     """Sees every request, also those refused at the door."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, door: Door | None = None) -> None:
         self.app = app
         self._metrics = metrics
+        self._door = door
         self._trusted = limits.networks(settings.trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,8 +38,9 @@ class AccessLog:
         known = Exchange(
             request_id=limits.request_id(headers),
             client_address=limits.client_address(scope, headers, self._trusted),
+            path=scope["path"],
             abort=exchange.aborter(send),
-            count_error=self._metrics.error,
+            count_error=self._count_error,
         )
         scope[exchange.KEY] = known
         began = time.perf_counter()
@@ -68,6 +71,11 @@ class AccessLog:
         finally:
             self._tell(scope, known, status, time.perf_counter() - began, timed=not streamed)
 
+    def _count_error(self, known: Exchange, code: str) -> None:
+        self._metrics.error(code)
+        if self._door is not None and known.is_news(code):
+            self._door.note(known, code)
+
     def _tell(self, scope: Scope, known: Exchange, status: int, seconds: float, *, timed: bool) -> None:
         method = scope.get("method", "WS")
         principal = known.principal
@@ -78,6 +86,8 @@ class AccessLog:
             "method": method,
             "path": scope["path"],
             "operation": known.operation or None,
+            "document": known.document_hash or None,
+            "cost": known.cost,
             "operations": known.operations,
             "key_id": principal.id if principal is not None else None,
             "institution_id": principal.institution_id if principal is not None else None,

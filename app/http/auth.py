@@ -10,7 +10,7 @@ from app.errors import AppError, Unavailable
 from app.http.wire import RefusedError
 from app.principal import Principal
 
-SECRET_LENGTH_MAX = 4096
+SECRET_LENGTH_MAX = 8192
 BEARER = "bearer "
 # What a socket's connection_init may call it, first found wins.
 PAYLOAD_NAMES = ("authorization", "apikey", "x-api-key", "api_key")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope, Send
 
+from app.limits.model import Purse
 from app.principal import Principal
 
 KEY = "escrowgrid.exchange"
@@ -17,20 +18,33 @@ class Exchange:
 
     request_id: str
     client_address: str | None = None
+    path: str = ""
+    # The key in the headers, until it is known whose it is; and whether its bringer has paid as a stranger.
+    secret: str | None = field(default=None, repr=False)
+    is_stranger: bool = False
+    purse: Purse | None = None
     principal: Principal | None = None
     operation: str = ""
+    document_hash: str = ""
+    cost: int | None = None
     kind: str = ""
     operations: int = 0
     error_codes: list[str] = field(default_factory=list)
     abort: Callable[[], None] | None = None
-    count_error: Callable[[str], None] | None = None
+    count_error: "Callable[[Exchange, str], None] | None" = None
+    _told: tuple[int, str] | None = None
 
     def note_error(self, code: object) -> None:
-        """Have the log and the metrics tell of an error."""
+        """Have the log, the metrics and the audit tell of an error."""
         if len(self.error_codes) < ERROR_CODES_MAX:
             self.error_codes.append(str(code))
         if self.count_error is not None:
-            self.count_error(str(code))
+            self.count_error(self, str(code))
+
+    def is_news(self, code: str) -> bool:
+        """Whether this operation has not told of such an error before: one document can have many mistakes."""
+        before, self._told = self._told, (self.operations, code)
+        return before != self._told
 
 
 def of(scope: Scope) -> Exchange:

@@ -35,7 +35,7 @@ _OVER = object()
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One result, spelled but for its last brace: `refused` when the operation was not executed at all."""
+    """One result, spelled: `refused` when the operation was not executed at all."""
 
     body: bytes
     text: str
@@ -44,7 +44,7 @@ class Told:
     cost: Cost | None = None
 
     def tail(self, context: Context) -> str:
-        """What follows the body's last brace but one: the same for all, but for what each has left to spend."""
+        """What takes the place of the last brace: what it cost, and what this subscriber has left to spend."""
         if self.cost is None:
             return "}"
         toll = context.toll
@@ -261,4 +261,4 @@ async def _spelled(result: Any, context: Context, exchange: Exchange) -> Told:
     # Until the next event nothing is read: others may have the connection.
     await context.renew()
     cost = cost_of(result, context, exchange)
-    return Told(body[:-1], body[:-1].decode(), context.last_cursor, is_request_error(result), cost)
+    return Told(body, body.decode(), context.last_cursor, is_request_error(result), cost)

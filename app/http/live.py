@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.http.auth import Authenticator, Caller
+from app.http.crowd import Crowd
 from app.http.exchange import Exchange
 from app.http.metrics import Metrics
+from app.kit.clock import system_clock
 from app.principal import Principal
 
 log = logging.getLogger("escrowgrid.live")
@@ -50,6 +52,8 @@ class Connection:
         self.confirmed_at = now()
         self.ending = False
         self.dropped = False
+        # Whose connections this one is counted among, once that is known.
+        self.counted: Principal | None = None
         self.stalled_until = 0.0
         self._sends = 0
         self._sends_since = 0.0
@@ -90,8 +94,9 @@ class Connection:
 class Live:
     """The live connections of one process."""
 
-    def __init__(self, authenticator: Authenticator, metrics: Metrics, pace: Pace) -> None:
+    def __init__(self, authenticator: Authenticator, metrics: Metrics, pace: Pace, crowd: Crowd) -> None:
         self._authenticator = authenticator
+        self.crowd = crowd
         self._metrics = metrics
         self.pace = pace
         self.draining = False
@@ -113,6 +118,8 @@ class Live:
             yield
         finally:
             self._connections.discard(connection)
+            if connection.counted is not None:
+                self.crowd.leave_key(connection.counted)
             self._metrics.connection(connection.transport, -1)
 
     async def drain(self) -> None:
@@ -127,12 +134,26 @@ class Live:
 
     async def _sweep(self) -> None:
         """Runs while anything is open."""
+        looking: asyncio.Task[None] | None = None
         while self._connections:
             await asyncio.sleep(self.pace.sweep_seconds)
-            try:
-                await self._look_after()
-            except Exception:
-                log.exception("live connections were not looked after")
+            # Beside the rest, which may wait for a database: a token ends when it says so.
+            self._end_expired()
+            if looking is None or looking.done():
+                looking = asyncio.create_task(self._looked_after(), name="live-look-after")
+
+    def _end_expired(self) -> None:
+        now_ = system_clock()
+        for connection in self._connections:
+            ends = None if connection.caller is None else connection.caller.principal.expires_at
+            if ends is not None and ends <= now_:
+                self._end(connection, UNAUTHORISED, "the token has expired, or the key")
+
+    async def _looked_after(self) -> None:
+        try:
+            await self._look_after()
+        except Exception:
+            log.exception("live connections were not looked after")
 
     async def _look_after(self) -> None:
         principals = await self._confirmed()

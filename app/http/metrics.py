@@ -8,6 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from app.http.vitals import Vitals, VitalsCollector
+
 # A client picks the names of its operations: beyond so many different ones they are counted together.
 OPERATION_NAMES_MAX = 100
 OPERATION_NAME_LENGTH_MAX = 64
@@ -57,6 +59,26 @@ class Metrics:
             "escrowgrid_errors_total", "Errors told to clients, by code.", ("code",), registry=registry
         )
 
+        self._limited = Counter(
+            "escrowgrid_rate_limited_total",
+            "Requests refused for asking too much, by whose bucket was empty: key, root, sensitive, address, "
+            "connections.",
+            ("by",),
+            registry=registry,
+        )
+        self._turned_away = Counter(
+            "escrowgrid_turned_away_total",
+            "Requests turned away at the door, by what the audit calls it.",
+            ("action",),
+            registry=registry,
+        )
+        self._left_out = Counter(
+            "escrowgrid_audit_left_out_total",
+            "Of those, the ones without an audit row of their own: the next row counts them.",
+            ("action",),
+            registry=registry,
+        )
+
     def request(self, method: str, status: int, operation: str, seconds: float, *, timed: bool) -> None:
         """One request was answered, or one socket is closed."""
         known = method if method in METHODS else OTHER
@@ -67,6 +89,18 @@ class Metrics:
     def error(self, code: str) -> None:
         """One error was told."""
         self._child(self._errors, code).inc()
+
+    def limited(self, by: str) -> None:
+        """Somebody asked for too much."""
+        self._child(self._limited, by).inc()
+
+    def turned_away(self, action: str) -> None:
+        """Somebody was refused at the door."""
+        self._child(self._turned_away, action).inc()
+
+    def left_out(self, action: str) -> None:
+        """That was not told in the audit by itself."""
+        self._child(self._left_out, action).inc()
 
     def connection(self, transport: str, change: int) -> None:
         """A live connection was opened (1) or closed (-1)."""
@@ -97,10 +131,14 @@ class Metrics:
         return operation
 
 
-def route(registry: CollectorRegistry) -> Route:
+def route(registry: CollectorRegistry, vitals: Vitals | None = None) -> Route:
     """`/metrics`, in Prometheus' own text."""
+    if vitals is not None:
+        registry.register(VitalsCollector(vitals.all))
 
     async def metrics(_: Request) -> Response:
+        if vitals is not None and vitals.refresh is not None:
+            await vitals.refresh()
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return Route("/metrics", metrics)

@@ -10,18 +10,20 @@ from app.http.wire import BadJsonError, RefusedError, decode
 from app.kit.canonical import Json
 
 NAME_LENGTH_MAX = 255
+DOCUMENT_ID_LENGTH_MAX = 80
 PARAMETERS_MAX = 20
 JSON_PARAMETERS = ("variables", "extensions")
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One GraphQL request; without a query only when its extensions name a document."""
+    """One GraphQL request; it has a query, or names a trusted document instead, or both."""
 
     query: str | None
     variables: dict[str, object] | None = None
     operation_name: str | None = None
     extensions: dict[str, object] | None = None
+    document_id: str | None = None
 
     @classmethod
     def of(cls, parameters: Json) -> "Asked":
@@ -34,13 +36,14 @@ class Asked:
         extensions = _object(parameters, "extensions")
         if not isinstance(query, str) and query is not None:
             raise _bad("`query` is a string")
-        if not query and not extensions:
+        document_id = _document_id(parameters, extensions)
+        if not query and document_id is None:
             raise _bad("there is no `query`")
         if not isinstance(name, str) and name is not None:
             raise _bad("`operationName` is a string")
         if name is not None and len(name) > NAME_LENGTH_MAX:
             raise _bad(f"`operationName` has at most {NAME_LENGTH_MAX} characters")
-        return cls(query, _object(parameters, "variables"), name, extensions)
+        return cls(query, _object(parameters, "variables"), name, extensions, document_id)
 
 
 async def posted(request: Request) -> Asked:
@@ -102,6 +105,19 @@ def _object(parameters: Mapping[str, Json], name: str) -> dict[str, object] | No
     if not isinstance(value, dict):
         raise _bad(f"`{name}` is an object")
     return value
+
+
+def _document_id(parameters: Mapping[str, Json], extensions: Mapping[str, object] | None) -> str | None:
+    """`documentId`, or what Apollo's clients call `extensions.persistedQuery.sha256Hash`."""
+    found: object = parameters.get("documentId")
+    if found is None and extensions is not None:
+        persisted = extensions.get("persistedQuery")
+        found = persisted.get("sha256Hash") if isinstance(persisted, Mapping) else None
+    if found is None:
+        return None
+    if not isinstance(found, str) or not 1 <= len(found) <= DOCUMENT_ID_LENGTH_MAX:
+        raise _bad("a document's id is a string such as sha256:<64 hex digits>")
+    return found
 
 
 def _bad(message: str) -> RefusedError:

@@ -15,18 +15,26 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
 from app.context import Services
-from app.http import exchange, graphiql, health, metrics, server
+from app.documents.service import TrustedDocuments
+from app.http import exchange, export, graphiql, health, metrics, server
 from app.http.access_log import AccessLog
 from app.http.auth import Authenticator
+from app.http.crowd import Crowd
+from app.http.door import Door
+from app.http.gate import Doorman, Gate
 from app.http.graphiql import DevelopmentKey
 from app.http.groups import Groups
 from app.http.health import Ready
+from app.http.library import Library
 from app.http.limits import AnswerHeaders, Compressed, Guard
 from app.http.live import Live, Pace
 from app.http.metrics import Metrics
 from app.http.running import Runner
+from app.http.tolls import Tolls
 from app.http.view import GraphQLView
+from app.http.vitals import Vitals
 from app.http.wire import RefusedError, refusal
+from app.limits.service import Quota
 from app.settings import Settings
 
 GZIP_BYTES_MIN = 4096
@@ -39,7 +47,7 @@ CORS_HEADERS = (
     "X-API-Key",
     "X-Request-Id",
 )
-CORS_EXPOSED = ("Retry-After", "X-Request-Id")
+CORS_EXPOSED = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After", "X-Request-Id")
 CODES = {400: "BAD_REQUEST", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[Any]]
@@ -55,34 +63,43 @@ def build(
     lifespan: Lifespan | None = None,
     registry: CollectorRegistry | None = None,
     pace: Pace | None = None,
+    quota: Quota | None = None,
+    documents: TrustedDocuments | None = None,
+    vitals: Vitals | None = None,
 ) -> Starlette:
     """The ASGI application. Its `state.live` is drained before a server goes, see `app.http.server`."""
     settings = services.settings
     registry = CollectorRegistry() if registry is None else registry
     counted = Metrics(registry)
-    live = Live(authenticator, counted, pace or Pace(stalled_seconds=settings.stalled_socket_seconds))
-    view = GraphQLView(Runner(services, schema, authenticator, live, counted, Groups()))
+    crowd, doorman = Crowd(settings, counted), Doorman(settings, counted)
+    live = Live(authenticator, counted, pace or Pace(stalled_seconds=settings.stalled_socket_seconds), crowd)
+    tolls = Tolls(quota, settings, counted)
+    library = Library(documents, settings.trusted_documents)
+    runner = Runner(services, schema, authenticator, live, counted, Groups(), doorman, tolls, library)
+    view = GraphQLView(runner)
+    door = Door(services.recorder, counted) if services.recorder is not None else None
     application = Starlette(
         routes=[
             Route("/", _home),
             Route("/graphql", view),
             WebSocketRoute("/graphql", view),
+            export.route(runner),
             *health.routes(ready, lambda: live.draining),
-            metrics.route(registry),
+            metrics.route(registry, vitals),
             *graphiql.routes(graphiql_keys),
         ],
-        middleware=_middleware(settings),
+        middleware=_middleware(settings, doorman),
         exception_handlers={HTTPException: _refuse},
         lifespan=_draining(live, lifespan),
     )
     application.router.redirect_slashes = False
     # Outside of Starlette's own error handling, too: it sees every answer, and uvicorn's own `send`.
-    application.middleware_stack = AccessLog(application.build_middleware_stack(), settings, counted)
+    application.middleware_stack = AccessLog(application.build_middleware_stack(), settings, counted, door)
     application.state.live = live
     return application
 
 
-def _middleware(settings: Settings) -> list[Middleware]:
+def _middleware(settings: Settings, doorman: Doorman) -> list[Middleware]:
     """From outermost to innermost; refusals of the guard pass CORS, so that browsers may read them."""
     cors = Middleware(
         CORSMiddleware,
@@ -95,6 +112,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
         Middleware(AnswerHeaders),
         *([cors] if settings.cors_origins else []),
         Middleware(Guard, body_bytes_max=settings.body_bytes_max),
+        Middleware(Gate, doorman=doorman),
         Middleware(Compressed, minimum_size=GZIP_BYTES_MIN, compresslevel=GZIP_LEVEL),
     ]
 

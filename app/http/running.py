@@ -1,7 +1,7 @@
 """Runs one operation, whichever way it came, in a context of its own that is closed whatever happens."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Any
 import strawberry
 from graphql import ExecutionResult as CoreResult
 from strawberry.exceptions import MissingQueryError
-from strawberry.schema.exceptions import CannotGetOperationTypeError
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.schema.schema import StreamResult
 from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from app.context import Context, Request, Services
-from app.engine.masking import BAD_REQUEST, refusal, request_id_of, told_all
-from app.http.auth import Authenticator, Caller
+from app.engine.masking import BAD_REQUEST, ToldError, refusal, request_id_of, told_all
+from app.http.auth import Authenticator, Caller, caller_of
 from app.http.exchange import Exchange
+from app.http.gate import Doorman
+from app.http.library import Library
 from app.http.live import Live
 from app.http.metrics import Metrics
 from app.http.operation import Asked
+from app.http.tolls import Cost, Toll, Tolls
 from app.http.wire import RefusedError
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 QUERY = frozenset({OperationType.QUERY})
 SINGLE = frozenset({OperationType.QUERY, OperationType.MUTATION})
 ALL = frozenset(OperationType)
+UNAUTHENTICATED = 401
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,9 @@ class Runner:
     live: Live
     metrics: Metrics
     groups: "Groups"
+    doorman: Doorman
+    tolls: Tolls
+    library: Library
 
     @asynccontextmanager
     async def context(
@@ -49,12 +56,16 @@ class Runner:
     ) -> AsyncIterator[Context]:
         """One operation's reach, for the length of the block."""
         context = Context(self.services, caller.principal, request)
+        toll = context.toll = Toll(self.tolls, caller.principal, exchange.purse)
         self.metrics.began(transport)
         try:
             yield context
         finally:
             exchange.operations += 1
             exchange.operation = context.operation_name
+            exchange.document_hash = context.document_hash
+            if context.bill is None:
+                toll.leave()
             self.metrics.ended(transport, context.operation_kind)
             try:
                 await context.close()
@@ -63,19 +74,48 @@ class Runner:
                 self.live.spawn(context.close())
                 raise
 
+    async def known(self, exchange: Exchange, secret: str | None) -> Caller:
+        """Whose key it is; refuses as `caller_of` does, and the doorman remembers either way."""
+        try:
+            caller = await caller_of(self.authenticator, secret)
+        except RefusedError as refused:
+            if refused.status == UNAUTHENTICATED:
+                self.doorman.turn_away(exchange, secret)
+            raise
+        self.doorman.welcome(exchange, caller.secret)
+        exchange.principal = caller.principal
+        exchange.purse = self.tolls.purse(caller.principal)
+        return caller
+
+    async def admitted(self, context: Context, asked: Asked) -> Asked | ToldError:
+        """What is to run, with its text; or why nothing is, found out before anything is parsed."""
+        meant = await self.library.meant(asked)
+        if isinstance(meant, ToldError) or not isinstance(context.toll, Toll):
+            return meant
+        # A trusted document is known already: nobody has to pay for its being looked at.
+        refused = await context.toll.enter(asked.query) if asked.query else None
+        return meant if refused is None else refused
+
     async def execute(
         self, context: Context, asked: Asked, allowed: Iterable[OperationType]
     ) -> ExecutionResult:
         """The one result of a query or mutation; one that is not allowed raises as Strawberry does."""
+        admitted = await self.admitted(context, asked)
+        if isinstance(admitted, ToldError):
+            return PreExecutionError(None, [admitted])
         try:
             return await self.schema.execute(
-                asked.query,
+                admitted.query,
                 variable_values=asked.variables,
                 context_value=context,
                 operation_name=asked.operation_name,
                 allowed_operation_types=allowed,
                 operation_extensions=asked.extensions,
             )
+        except InvalidOperationTypeError:
+            if isinstance(context.toll, Toll):
+                context.toll.pass_on()
+            raise
         except CannotGetOperationTypeError as error:
             return PreExecutionError(None, [refusal(BAD_REQUEST, error.as_http_error_reason())])
         except MissingQueryError:
@@ -84,7 +124,7 @@ class Runner:
     async def stream(
         self, context: Context, asked: Asked, allowed: Iterable[OperationType] = ALL
     ) -> StreamResult:
-        """The results of any operation, one after the other; close it when done."""
+        """The results of any operation that was admitted, one after the other; close it when done."""
         return await self.schema.stream(
             asked.query,
             variable_values=asked.variables,
@@ -108,7 +148,7 @@ def is_request_error(result: object) -> bool:
     )
 
 
-def body_of(result: Any, context: Context, exchange: Exchange) -> Mapping[str, object]:
+def body_of(result: Any, context: Context, exchange: Exchange) -> dict[str, object]:
     """What is sent of a result, its errors as the client may see them."""
     body: dict[str, object] = {}
     if result.errors:
@@ -118,6 +158,23 @@ def body_of(result: Any, context: Context, exchange: Exchange) -> Mapping[str, o
         body["errors"] = [error.formatted for error in errors]
     if not is_request_error(result):
         body["data"] = result.data
-    if result.extensions:
-        body["extensions"] = result.extensions
     return body
+
+
+def cost_of(result: Any, context: Context, exchange: Exchange) -> Cost | None:
+    """What a result was charged and what it came to; None for what was refused before that was estimated."""
+    bill = context.bill
+    if bill is None:
+        return None
+    requested = bill.estimate.requested
+    if result.data is None:
+        actual = 0 if is_request_error(result) else requested
+    else:
+        actual = min(max(bill.estimate.reckoning.of(result.data), 1), requested)
+    cost = Cost(requested, actual)
+    if bill.kind != OperationType.SUBSCRIPTION.value:
+        exchange.cost = (exchange.cost or 0) + actual
+        # Errors hide what was read on the way to them: nothing is given back.
+        if isinstance(context.toll, Toll) and not result.errors:
+            context.toll.settle(cost)
+    return cost

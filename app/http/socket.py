@@ -25,7 +25,7 @@ from strawberry.utils.aio import aclosing
 from app.context import Context, Request
 from app.engine.masking import INTERNAL, LIMIT_EXCEEDED, refusal
 from app.http import exchange, frames
-from app.http.auth import caller_of, secret_in, secret_of
+from app.http.auth import secret_in
 from app.http.frames import BadFrameError, Complete, Init, Ping, Pong, SocketAdapter, Subscribe
 from app.http.groups import Told
 from app.http.live import TRY_LATER, UNAUTHORISED, Connection, now, reason, within
@@ -127,9 +127,11 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None], Connection):
         self.connection_init_received = True
         if self.connection_init_timeout_task is not None:
             self.connection_init_timeout_task.cancel()
-        secret = secret_in(frame.payload) or secret_of(self.websocket.ws.headers)
+        secret = secret_in(frame.payload) or self.exchange.secret
         try:
-            caller = await caller_of(self.runner.authenticator, secret)
+            caller = await self.runner.known(self.exchange, secret)
+            self.runner.live.crowd.enter_key(caller.principal)
+            self.counted = caller.principal
         except RefusedError as refused:
             self.exchange.note_error(refused.code)
             code = UNAUTHORISED if refused.status == 401 else TRY_LATER
@@ -199,7 +201,9 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None], Connection):
     async def _next(self, operation: SocketOperation, told: Told) -> None:
         if not operation.completed:
             head = f'{{"id":{operation.spelled_id},"type":"next","payload":'
-            await self.watched(self.websocket.send_text(f"{head}{told.text}}}"))
+            assert operation.context is not None, "what runs has a context"
+            tail = told.tail(operation.context)
+            await self.watched(self.websocket.send_text(f"{head}{told.text[:-1]}{tail}}}"))
 
     async def _tell(self, operation: SocketOperation, kind: str, payload: object = None) -> None:
         if operation.completed:

@@ -62,6 +62,18 @@ class EventStream(Connection):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The life of the stream: until the operation is over, the client gone, or somebody ends it."""
+        crowd = self.runner.live.crowd
+        crowd.enter_address(self.exchange.client_address)
+        try:
+            crowd.enter_key(self._caller.principal)
+            try:
+                await self._live(receive, send)
+            finally:
+                crowd.leave_key(self._caller.principal)
+        finally:
+            crowd.leave_address(self.exchange.client_address)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
         self._send = send
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         await self._write(f"retry: {RETRY_MILLISECONDS}\n\n".encode())
@@ -88,7 +100,7 @@ class EventStream(Connection):
             ) as results,
         ):
             async for told in results:
-                await self._write(_next(told.body, told.cursor))
+                await self._write(_next(told.body[:-1] + told.tail(context).encode(), told.cursor))
         await self._write(COMPLETE)
 
     async def _write(self, chunk: bytes, *, more: bool = True) -> None:

@@ -11,19 +11,23 @@ from strawberry.asgi import GraphQL
 from strawberry.schema.exceptions import InvalidOperationTypeError
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types import ExecutionResult
+from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from app.context import Context, Request
-from app.http import exchange, limits, negotiation
-from app.http.auth import Caller, caller_of, secret_of
+from app.engine.masking import RATE_LIMITED, ToldError
+from app.http import exchange, limits, negotiation, tolls
+from app.http.auth import Caller
 from app.http.frames import SocketAdapter
+from app.http.gate import deny
 from app.http.graphiql import page
-from app.http.live import RESTART
+from app.http.live import RESTART, now
 from app.http.negotiation import Wanted
 from app.http.operation import Asked, posted, queried
-from app.http.running import ALL, QUERY, SINGLE, Runner, body_of, is_request_error
+from app.http.running import ALL, QUERY, SINGLE, Runner, body_of, cost_of, is_request_error
 from app.http.socket import SocketHandler
 from app.http.sse import EventStream
+from app.http.tolls import Toll
 from app.http.wire import GRAPHQL_TYPE, JSON_TYPE, RefusedError, answer, encode, refusal
 
 TRANSPORT = "http"
@@ -31,9 +35,17 @@ METHODS = "GET, POST"
 VARY = {"Vary": "Accept, Authorization, X-API-Key"}
 READING = QUERY | {OperationType.SUBSCRIPTION}
 LAST_EVENT_ID_LENGTH_MAX = 1024
+SPENT_BODY_BYTES_MAX = 8_192
 
 # Of an operation that was not executed: by the code of its first error, where that is not the client's doing.
-STATUSES = {"INTERNAL": 500, "UNAVAILABLE": 503, "OVERLOADED": 503, "UNAUTHENTICATED": 401, "FORBIDDEN": 403}
+STATUSES = {
+    "INTERNAL": 500,
+    "UNAVAILABLE": 503,
+    "OVERLOADED": 503,
+    "UNAUTHENTICATED": 401,
+    "FORBIDDEN": 403,
+    RATE_LIMITED: 429,
+}
 
 
 class GraphQLView(GraphQL[Context, None]):
@@ -68,7 +80,9 @@ class GraphQLView(GraphQL[Context, None]):
             media_type = wanted.errors
             response = page() if wanted.html else await self._answered(request, wanted)
         except RefusedError as refused:
-            exchange.of(scope).note_error(refused.code)
+            known = exchange.of(scope)
+            known.note_error(refused.code)
+            refused.headers = {**tolls.headers(tolls.standing(known.purse)), **refused.headers}
             response = refusal(refused, media_type)
         await response(scope, receive, send)
 
@@ -82,8 +96,18 @@ class GraphQLView(GraphQL[Context, None]):
             await socket.accept(await self.pick_websocket_subprotocol(socket))
             await socket.close(RESTART, "the server restarts")
             return
-        # A context is made for each operation; Strawberry would share one among all of a socket's.
-        await self.run(socket, context=cast("Context", None))
+        known, crowd = exchange.of(socket.scope), self.runner.live.crowd
+        try:
+            crowd.enter_address(known.client_address)
+        except RefusedError as refused:
+            known.note_error(refused.code)
+            await deny(socket, refused)
+            return
+        try:
+            # A context is made for each operation; Strawberry would share one among all of a socket's.
+            await self.run(socket, context=cast("Context", None))
+        finally:
+            crowd.leave_address(known.client_address)
 
     def _wanted(self, request: HTTPRequest) -> Wanted:
         if request.method not in {"GET", "POST"}:
@@ -93,8 +117,8 @@ class GraphQLView(GraphQL[Context, None]):
     async def _answered(self, request: HTTPRequest, wanted: Wanted) -> ASGIApp:
         known = exchange.of(request.scope)
         # Before the body is read: nobody unknown makes us hold a megabyte.
-        caller = await caller_of(self.runner.authenticator, secret_of(request.headers))
-        known.principal = caller.principal
+        caller = await self.runner.known(known, known.secret)
+        self._refuse_large(request, caller)
         asked = queried(request) if request.method == "GET" else await posted(request)
         if wanted.json is None or wanted.events_first:
             return self._stream(request, caller, asked)
@@ -115,7 +139,21 @@ class GraphQLView(GraphQL[Context, None]):
         async with self.runner.context(known, caller, _request(request), TRANSPORT) as context:
             result = await self.runner.execute(context, asked, allowed)
             body = body_of(result, context, known)
-        return answer(body, status=_status(result, media_type), media_type=media_type, headers=VARY)
+            cost = cost_of(result, context, known)
+        standing = tolls.standing(known.purse)
+        if cost is not None:
+            body["extensions"] = {"cost": cost.told(standing)}
+        headers = {**VARY, **tolls.headers(standing), **_retry_after(result)}
+        return answer(body, status=_status(result, media_type), media_type=media_type, headers=headers)
+
+    def _refuse_large(self, request: HTTPRequest, caller: Caller) -> None:
+        """Whoever has nothing left to spend is not read at length; a small body may ask to revoke a key."""
+        purse = exchange.of(request.scope).purse
+        if purse is None or request.method == "GET" or not purse.is_spent(now()):
+            return
+        length = request.headers.get("content-length", "")
+        if not length.isdigit() or int(length[:20]) > SPENT_BODY_BYTES_MAX:
+            raise _refused(Toll(self.runner.tolls, caller.principal, purse).spent())
 
     def _stream(self, request: HTTPRequest, caller: Caller, asked: Asked) -> EventStream:
         if self.runner.live.draining:
@@ -146,3 +184,19 @@ def _status(result: ExecutionResult, media_type: str) -> int:
     status = STATUSES.get(str(code), 400)
     # application/json cannot tell a GraphQL answer from a proxy's: there 200 says "this is one".
     return 200 if status == 400 and media_type != GRAPHQL_TYPE else status
+
+
+def _retry_after(result: ExecutionResult) -> dict[str, str]:
+    """When to come back, for whoever is refused only for now."""
+    extensions = (
+        result.errors[0].extensions if isinstance(result, PreExecutionError) and result.errors else None
+    )
+    seconds = (extensions or {}).get("retryAfter")
+    return {} if seconds is None else {"Retry-After": str(seconds)}
+
+
+def _refused(error: ToldError) -> RefusedError:
+    """The same refusal, of a request that is not even read."""
+    extensions = dict(error.extensions or {})
+    code, seconds = str(extensions.pop("code")), extensions["retryAfter"]
+    return RefusedError(STATUSES[code], code, error.message, {"Retry-After": str(seconds)}, **extensions)

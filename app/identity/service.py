@@ -2,16 +2,16 @@
 
 import logging
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jwt.api_jws import PyJWS
 from jwt.exceptions import PyJWTError
 
-from app.errors import Unavailable
 from app.identity.keyring import Keyring, PublicKey
 from app.identity.model import TOKEN_PATTERN, BadToken, Bearer, Header, Rules, bearer, header_of
 from app.institutions import service as institutions
-from app.kit.canonical import NotCanonical, parse_json
+from app.kit.canonical import Json, NotCanonical, parse_json
 from app.kit.chain import digest
 from app.kit.clock import Clock
 from app.principal import Principal
@@ -19,7 +19,7 @@ from app.storage.database import Database
 
 log = logging.getLogger("escrowgrid.identity")
 
-TOKEN_LENGTH_MAX = 16_384
+TOKEN_LENGTH_MAX = 8_192
 TOKENS_MAX = 10_000
 INSTITUTIONS_MAX = 10_000
 
@@ -91,7 +91,7 @@ class Tokens:
             self._checked.popitem(last=False)
         return known.bearer
 
-    def _claims(self, token: str, header: Header, key: PublicKey) -> dict[str, object]:
+    def _claims(self, token: str, header: Header, key: PublicKey) -> Mapping[str, Json]:
         try:
             material = key.material(header.algorithm)
             payload = self._signatures.decode(token, material, algorithms=[header.algorithm])
@@ -116,6 +116,3 @@ class Tokens:
         self._institutions[institution_id] = None
         while len(self._institutions) > INSTITUTIONS_MAX:
             self._institutions.popitem(last=False)
-
-
-__all__ = ["Tokens", "Unavailable"]

@@ -11,7 +11,7 @@ from itertools import islice
 from pydantic import SecretStr
 
 from app.institutions import service
-from app.institutions.model import ApiKey, secret_hash
+from app.institutions.model import Held, Use, secret_hash
 from app.kit.chain import same
 from app.kit.clock import Clock
 from app.principal import Principal, root
@@ -28,7 +28,7 @@ TOUCH_EVERY = timedelta(minutes=1)
 TOUCH_PAUSE_SECONDS = 0.2
 TOUCHES_MAX = 500
 
-Answer = asyncio.Future[ApiKey | None]
+Answer = asyncio.Future[Held | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Authenticator:
         self._cache: OrderedDict[bytes, _Cached] = OrderedDict()
         self._asked: dict[bytes, Answer] = {}
         self._looking: asyncio.Task[None] | None = None
-        self._used: dict[tuple[str, str], datetime] = {}
+        self._used: dict[Use, datetime] = {}
         self._touching: asyncio.Task[None] | None = None
 
     async def authenticate(self, secret: str) -> Principal | None:
@@ -61,12 +61,16 @@ class Authenticator:
             return root()
         if SECRET_PATTERN.fullmatch(secret) is None:
             return None
-        key = await self._key(hashed)
+        held = await self._held(hashed)
         now = self._clock()
-        if key is None or not key.usable(now):
+        if held is None or not held.usable(now):
             return None
-        self._note_use(key, now)
-        return key.principal
+        self._note_use(held, now)
+        return held.principal
+
+    def forget(self) -> None:
+        """Keys have changed somewhere: ask the database again."""
+        self._cache.clear()
 
     async def close(self) -> None:
         """Write what is known of the keys' last use, and stop."""
@@ -78,7 +82,7 @@ class Authenticator:
         if self._touching is not None:
             await asyncio.wait([self._touching])
 
-    async def _key(self, hashed: bytes) -> ApiKey | None:
+    async def _held(self, hashed: bytes) -> Held | None:
         now = asyncio.get_running_loop().time()
         cached = self._cache.get(hashed)
         if cached is None or cached.until <= now or _failed(cached.answer):
@@ -114,11 +118,11 @@ class Authenticator:
                 for hashed, answer in asked.items():
                     _settle(answer, found.get(hashed))
 
-    def _note_use(self, key: ApiKey, now: datetime) -> None:
-        if key.last_used_at is not None and now - key.last_used_at < TOUCH_EVERY:
+    def _note_use(self, held: Held, now: datetime) -> None:
+        if held.used_at is not None and now - held.used_at < TOUCH_EVERY:
             return
         if len(self._used) < TOUCHES_MAX:
-            self._used[key.institution_id, key.id] = now
+            self._used[Use(held.key.institution_id, held.key.id, held.previous)] = now
         if self._touching is None or self._touching.done():
             self._touching = asyncio.create_task(self._touch())
 
@@ -127,7 +131,7 @@ class Authenticator:
         await asyncio.sleep(TOUCH_PAUSE_SECONDS)
         used, self._used = self._used, {}
         try:
-            institutions = sorted({institution_id for institution_id, _ in used})
+            institutions = sorted({use.institution_id for use in used})
             async with self._database.writing(",".join(institutions)) as connection:
                 await service.note_uses(connection, used, every=TOUCH_EVERY)
         except Exception:
@@ -135,7 +139,7 @@ class Authenticator:
             log.exception("the last use of %d keys was not written", len(used))
 
 
-def _settle(answer: Answer, told: ApiKey | Exception | None) -> None:
+def _settle(answer: Answer, told: Held | Exception | None) -> None:
     if answer.done():
         return
     if isinstance(told, Exception):

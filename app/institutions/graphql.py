@@ -5,7 +5,7 @@ from typing import Annotated
 import strawberry
 
 from app.audit.model import Action
-from app.context import Info, may, only_institution
+from app.context import Context, Info, may, only_institution
 from app.engine.connection import After, Before, Connection, First, Last, OrderDirection, connection
 from app.engine.failures import UserError
 from app.engine.filters import conditions
@@ -21,8 +21,10 @@ from app.institutions.inputs import (
     InstitutionOrderField,
     InstitutionWhere,
     RevokeApiKeyInput,
+    RotateApiKeyInput,
 )
 from app.institutions.types import ApiKey, Institution, Viewer, institution_by_id, node
+from app.ledger.bell import Topic
 
 # Other slices name these as of here.
 __all__ = ["ApiKey", "Institution", "Mutation", "Query", "institution_by_id", "node"]
@@ -54,6 +56,20 @@ class CreateApiKeyPayload:
 
     def __repr__(self) -> str:
         return f"CreateApiKeyPayload(api_key={self.api_key!r}, user_errors={self.user_errors!r})"
+
+
+@strawberry.type(description="What became of a key to rotate.")
+class RotateApiKeyPayload:
+    """The answer of `rotateApiKey`."""
+
+    api_key: ApiKey | None = strawberry.field(default=None, description="The key; null when it was refused.")
+    secret: str | None = strawberry.field(
+        default=None, description="The new secret, told this once; null when it was refused."
+    )
+    user_errors: list[UserError] = strawberry.field(default_factory=list, description=_ERRORS)
+
+    def __repr__(self) -> str:
+        return f"RotateApiKeyPayload(api_key={self.api_key!r}, user_errors={self.user_errors!r})"
 
 
 @strawberry.type(description="What became of a key to revoke.")
@@ -202,6 +218,31 @@ class Mutation:
 
     @strawberry.mutation(
         permission_classes=[may(Scope.KEYS_WRITE)],
+        description="Give a key another secret, which is in the answer, this once. Until the overlap ends the secret "
+        "before opens the same: put the new one in place, watch `previousLastUsedAt`, and nobody is locked out. A key "
+        "has at most two secrets: rotating it again ends the older one. You need every scope that the key has.",
+    )
+    async def rotate_api_key(
+        self,
+        info: Info,
+        input: Annotated[RotateApiKeyInput, strawberry.argument(description="Which key, and how slowly.")],
+    ) -> RotateApiKeyPayload:
+        """Rotate a key."""
+        context, key_id = info.context, str(input.id)
+
+        async def attempt() -> RotateApiKeyPayload:
+            institution_id = await _owner_of(context, key_id)
+            async with context.working(institution_id) as work:
+                made = await service.rotate_api_key(work, institution_id, key_id, input.overlap_seconds)
+            context.services.tell(Topic.KEYS)
+            return RotateApiKeyPayload(api_key=ApiKey.of(made.key), secret=made.secret)
+
+        return await context.answer(
+            RotateApiKeyPayload, Action.API_KEY_ROTATED, "apiKey", attempt, resource_id=key_id
+        )
+
+    @strawberry.mutation(
+        permission_classes=[may(Scope.KEYS_WRITE)],
         description="Revoke a key: within a second it opens nothing anywhere, and its live streams end.",
     )
     async def revoke_api_key(
@@ -213,14 +254,21 @@ class Mutation:
         context, key_id = info.context, str(input.id)
 
         async def attempt() -> RevokeApiKeyPayload:
-            async with context.reading() as reading:
-                found = await service.fetch_key(reading, context.scope, key_id)
-            if found is None:
-                raise NotFound("key", "id")
-            async with context.working(found.institution_id) as work:
-                revoked = await service.revoke_api_key(work, found.institution_id, key_id)
+            institution_id = await _owner_of(context, key_id)
+            async with context.working(institution_id) as work:
+                revoked = await service.revoke_api_key(work, institution_id, key_id)
+            context.services.tell(Topic.KEYS)
             return RevokeApiKeyPayload(api_key=ApiKey.of(revoked))
 
         return await context.answer(
             RevokeApiKeyPayload, Action.API_KEY_REVOKED, "apiKey", attempt, resource_id=key_id
         )
+
+
+async def _owner_of(context: Context, key_id: str) -> str:
+    """Whose key it is, as far as the asker sees."""
+    async with context.reading() as reading:
+        found = await service.fetch_key(reading, context.scope, key_id)
+    if found is None:
+        raise NotFound("key", "id")
+    return found.institution_id

@@ -9,7 +9,16 @@ from app.engine.connection import OrderDirection
 from app.engine.enums import describe
 from app.engine.filters import IDFilter, TextFilter, TimeFilter
 from app.engine.roles import Role, Scope
-from app.institutions.model import ENTRIES_MAX, LABEL_LENGTH_MAX, NAME_LENGTH_MAX, KeyDraft, Region, Vertical
+from app.institutions.model import (
+    ENTRIES_MAX,
+    LABEL_LENGTH_MAX,
+    NAME_LENGTH_MAX,
+    OVERLAP_SECONDS_DEFAULT,
+    OVERLAP_SECONDS_MAX,
+    KeyDraft,
+    Region,
+    Vertical,
+)
 
 describe(
     Region,
@@ -147,6 +156,18 @@ class CreateApiKeyInput:
     def draft(self) -> KeyDraft:
         """The same as a model."""
         return KeyDraft(self.label, self.role, self.scopes, self.expires_at)
+
+
+@strawberry.input(description="A key that gets another secret.")
+class RotateApiKeyInput:
+    """A key to rotate."""
+
+    id: strawberry.ID = strawberry.field(description="The key's id.")
+    overlap_seconds: int = strawberry.field(
+        default=OVERLAP_SECONDS_DEFAULT,
+        description="For how long the secret in force now still opens what it opens, so that everybody can change "
+        f"over: 0 (it ends at once) to {OVERLAP_SECONDS_MAX}, a week; an hour when absent.",
+    )
 
 
 @strawberry.input(description="A key to revoke.")

@@ -1,8 +1,8 @@
 """Institutions and their keys, and the rules for making them."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeVar
 
@@ -17,6 +17,8 @@ ENTRIES_MAX = 10
 KEY_START = "eg_"
 SECRET_BYTES = 32
 PREFIX_LENGTH = 10
+OVERLAP_SECONDS_MAX = 7 * 24 * 3600
+OVERLAP_SECONDS_DEFAULT = 3600
 
 
 class Region(StrEnum):
@@ -49,7 +51,10 @@ class Institution:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key of an institution; the secret is not part of it, and nobody can tell it again."""
+    """A key of an institution; its secrets are not part of it, and nobody can tell them again.
+
+    While it is rotated it has two of them: the one in force and, until `previous_ends_at`, the one before.
+    """
 
     id: str
     institution_id: str
@@ -62,16 +67,58 @@ class ApiKey:
     expires_at: datetime | None
     last_used_at: datetime | None
     revoked_at: datetime | None
+    rotated_at: datetime | None = None
+    previous_prefix: str | None = None
+    previous_ends_at: datetime | None = None
+    previous_used_at: datetime | None = None
 
     def usable(self, now: datetime) -> bool:
         """Whether it opens anything now."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
     @property
+    def allowed(self) -> frozenset[Scope]:
+        """What it may do; what its role does not allow it does not allow either."""
+        return frozenset(self.scopes) & ROLE_SCOPES[self.role]
+
+    @property
     def principal(self) -> Principal:
-        """Who asks with this key; what its role does not allow it does not allow either."""
-        allowed = frozenset(self.scopes) & ROLE_SCOPES[self.role]
-        return Principal(self.id, self.label, self.role, self.institution_id, allowed)
+        """Who asks with this key."""
+        return Principal(self.id, self.label, self.role, self.institution_id, self.allowed, self.expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A key as one of its secrets holds it: the one in force, or the one before."""
+
+    key: ApiKey
+    previous: bool = False
+
+    def usable(self, now: datetime) -> bool:
+        """Whether that secret opens anything now."""
+        ends = self.key.previous_ends_at
+        return self.key.usable(now) and (not self.previous or (ends is not None and now < ends))
+
+    @property
+    def used_at(self) -> datetime | None:
+        """When that secret was last used."""
+        return self.key.previous_used_at if self.previous else self.key.last_used_at
+
+    @property
+    def principal(self) -> Principal:
+        """Who asks with that secret: with the one before, not for longer than it lasts."""
+        asks = self.key.principal
+        ends = [end for end in (asks.expires_at, self.key.previous_ends_at) if end is not None]
+        return replace(asks, expires_at=min(ends)) if self.previous and ends else asks
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Which secret of which key was used."""
+
+    institution_id: str
+    key_id: str
+    previous: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +167,7 @@ def new_key(
     if draft.role is Role.ROOT:
         raise Invalid("a key is ADMIN, OPERATOR, READ_ONLY or AUDITOR", "role")
     scopes = _scopes(draft.role, draft.scopes)
-    if not actor.scopes.issuperset(scopes):
-        missing = ", ".join(sorted(scope.name for scope in set(scopes) - actor.scopes))
-        raise Refused(ErrorCode.ROLE_REFUSED, f"you cannot give what you do not have: {missing}", "scopes")
+    _check_reach(actor, scopes, "scopes")
     if draft.expires_at is not None and draft.expires_at <= now:
         raise Invalid("the key would have expired already", "expiresAt")
     return ApiKey(
@@ -131,13 +176,31 @@ def new_key(
         label=draft.label,
         role=draft.role,
         scopes=scopes,
-        prefix=secret[:PREFIX_LENGTH],
+        prefix=prefix_of(secret),
         created_at=now,
         updated_at=now,
         expires_at=draft.expires_at,
         last_used_at=None,
         revoked_at=None,
     )
+
+
+def overlap_end(key: ApiKey, overlap_seconds: int, *, actor: Principal, now: datetime) -> datetime | None:
+    """Until when the secret in force opens what it opens, once another one is in force; None: no longer.
+
+    Raises `Refused` when the key can do more than who asks: its new secret would be theirs.
+    """
+    if not 0 <= overlap_seconds <= OVERLAP_SECONDS_MAX:
+        raise Invalid(f"overlapSeconds is between 0 and {OVERLAP_SECONDS_MAX}", "overlapSeconds")
+    if not key.usable(now):
+        raise Invalid("the key is revoked or has expired: make a new one", "id")
+    _check_reach(actor, key.allowed, "id")
+    return now + timedelta(seconds=overlap_seconds) if overlap_seconds else None
+
+
+def prefix_of(secret: str) -> str:
+    """What may be shown of a secret, to tell keys apart."""
+    return secret[:PREFIX_LENGTH]
 
 
 def secret_hash(secret: str) -> bytes:
@@ -157,6 +220,12 @@ def _scopes(role: Role, scopes: Sequence[Scope] | None) -> tuple[Scope, ...]:
         names = ", ".join(sorted(scope.name for scope in beyond))
         raise Invalid(f"the role {role} does not have the scopes {names}", "scopes")
     return _in_order(scopes)
+
+
+def _check_reach(actor: Principal, scopes: Collection[Scope], name: str) -> None:
+    if not actor.scopes.issuperset(scopes):
+        missing = ", ".join(sorted(scope.name for scope in set(scopes) - actor.scopes))
+        raise Refused(ErrorCode.ROLE_REFUSED, f"you cannot give what you do not have: {missing}", name)
 
 
 def _in_order(scopes: Collection[Scope]) -> tuple[Scope, ...]:

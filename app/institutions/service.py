@@ -14,15 +14,20 @@ from app.institutions.model import (
     KEY_START,
     SECRET_BYTES,
     ApiKey,
+    Held,
     Institution,
     KeyDraft,
     NewKey,
     Region,
+    Use,
     Vertical,
     new_institution,
     new_key,
+    overlap_end,
+    prefix_of,
     secret_hash,
 )
+from app.kit.canonical import Json
 from app.kit.clock import Clock
 from app.ledger import service as ledger
 from app.principal import ALL_INSTITUTIONS, Principal
@@ -61,11 +66,39 @@ async def create_api_key(work: Work, institution_id: str, draft: KeyDraft) -> Ne
     """Make a key of the institution that the work is on. The secret is told this once."""
     if await fetch(work.connection, institution_id, institution_id) is None:
         raise NotFound("institution", "institutionId")
-    secret = KEY_START + secrets.token_urlsafe(SECRET_BYTES)
+    secret = _new_secret()
     key = new_key(work.ids.new("key"), institution_id, draft, secret=secret, actor=work.actor, now=work.now)
     await store.insert_key(work.connection, key, secret_hash(secret))
     await _record_key(work, Action.API_KEY_CREATED, key)
     return NewKey(key, secret)
+
+
+async def rotate_api_key(work: Work, institution_id: str, key_id: str, overlap_seconds: int) -> NewKey:
+    """Give a key another secret, told this once; the one in force goes on for so long, an older one ends now."""
+    key = await fetch_key(work.connection, institution_id, key_id)
+    if key is None:
+        raise NotFound("key", "id")
+    ends = overlap_end(key, overlap_seconds, actor=work.actor, now=work.now)
+    secret = _new_secret()
+    rotated = await store.rotate_key(
+        work.connection,
+        institution_id,
+        key_id,
+        (secret_hash(secret), prefix_of(secret)),
+        now=work.now,
+        previous_ends_at=ends,
+    )
+    if rotated is None:
+        raise NotFound("key", "id")  # it was revoked this very moment
+    await _record_key(
+        work,
+        Action.API_KEY_ROTATED,
+        rotated,
+        previousPrefix=key.prefix,
+        previousEndsAt=(ends or work.now).isoformat(),
+        overlapSeconds=overlap_seconds,
+    )
+    return NewKey(rotated, secret)
 
 
 async def revoke_api_key(work: Work, institution_id: str, key_id: str) -> ApiKey:
@@ -80,34 +113,36 @@ async def revoke_api_key(work: Work, institution_id: str, key_id: str) -> ApiKey
     return revoked
 
 
-async def _record_key(work: Work, action: Action, key: ApiKey) -> None:
+def _new_secret() -> str:
+    return KEY_START + secrets.token_urlsafe(SECRET_BYTES)
+
+
+async def _record_key(work: Work, action: Action, key: ApiKey, **more: Json) -> None:
     await audit.record(
         work,
         action=action,
         resource_type="apiKey",
         resource_id=key.id,
         institution_id=key.institution_id,
-        payload={"role": key.role, "scopes": [*key.scopes], "prefix": key.prefix},
+        payload={"role": key.role, "scopes": [*key.scopes], "prefix": key.prefix, **more},
     )
 
 
 async def authenticate(database: Database, clock: Clock, secret: str) -> Principal | None:
     """Whose key `secret` is; None for no key, a revoked and an expired one alike."""
     hashed = secret_hash(secret)
-    key = (await find_keys(database, [hashed])).get(hashed)
-    return key.principal if key is not None and key.usable(clock()) else None
+    held = (await find_keys(database, [hashed])).get(hashed)
+    return held.principal if held is not None and held.usable(clock()) else None
 
 
-async def find_keys(database: Database, hashes: Sequence[bytes]) -> Mapping[bytes, ApiKey]:
+async def find_keys(database: Database, hashes: Sequence[bytes]) -> Mapping[bytes, Held]:
     """The keys whose secrets have those hashes, of whichever institution, whether usable or not."""
     async with database.reading(ALL_INSTITUTIONS) as connection:
         return await store.keys_by_hash(connection, ALL_INSTITUTIONS, hashes)
 
 
-async def note_uses(
-    connection: "AsyncConnection", uses: Mapping[tuple[str, str], datetime], *, every: timedelta
-) -> None:
-    """Note when keys (institution, id) were used, unless a use was noted less than `every` before."""
+async def note_uses(connection: "AsyncConnection", uses: Mapping[Use, datetime], *, every: timedelta) -> None:
+    """Note when the secrets of keys were used, unless a use was noted less than `every` before."""
     await store.touch_keys(connection, uses, every=every)
 
 

@@ -13,14 +13,16 @@ from sqlalchemy import (
     Table,
     Text,
     insert,
+    literal,
     select,
     text,
+    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.institutions.model import ApiKey, Institution, Region, Vertical
+from app.institutions.model import ApiKey, Held, Institution, Region, Use, Vertical
 from app.principal import Role, Scope
 from app.storage import paging
 from app.storage.conditions import Condition, narrow, within
@@ -52,24 +54,39 @@ api_keys = Table(
     Column("expires_at", Moment),
     Column("last_used_at", Moment),
     Column("revoked_at", Moment),
+    Column("rotated_at", Moment),
+    Column("previous_hash", LargeBinary),
+    Column("previous_prefix", Word),
+    Column("previous_ends_at", Moment),
+    Column("previous_used_at", Moment),
 )
+PREVIOUS = ("previous_hash", "previous_prefix", "previous_ends_at", "previous_used_at")
 # Ids go by the time they were made, and their index serves the order.
 INSTITUTION_ORDERS: Mapping[str, tuple[ColumnElement[Any], ...]] = {
     "CREATED_AT": (institutions.c.id,),
     "NAME": (institutions.c.name, institutions.c.id),
 }
-KEY_COLUMNS = [column for column in api_keys.columns if column.name != "secret_hash"]
+SECRETS = ("secret_hash", "previous_hash")
+KEY_COLUMNS = [column for column in api_keys.columns if column.name not in SECRETS]
 # A row that somebody else is writing is left out: it is being used or revoked, and either will do.
 TOUCH = text("""
-WITH used (institution_id, id, used_at) AS (
-  SELECT * FROM unnest(CAST(:institutions AS text[]), CAST(:ids AS text[]), CAST(:moments AS timestamptz[]))
+WITH used (institution_id, id, used_at, previous_at) AS (
+  SELECT institution_id, id, max(moment), max(moment) FILTER (WHERE previous)
+  FROM unnest(CAST(:institutions AS text[]), CAST(:ids AS text[]), CAST(:previous AS boolean[]),
+              CAST(:moments AS timestamptz[])) AS one (institution_id, id, previous, moment)
+  GROUP BY institution_id, id
 ), stale AS (
-  SELECT k.institution_id, k.id, u.used_at FROM api_keys k JOIN used u USING (institution_id, id)
+  SELECT k.institution_id, k.id, u.used_at, u.previous_at FROM api_keys k JOIN used u USING (institution_id, id)
   WHERE k.last_used_at IS NULL OR k.last_used_at <= u.used_at - CAST(:every AS interval)
+     OR u.previous_at IS NOT NULL AND k.previous_hash IS NOT NULL
+        AND (k.previous_used_at IS NULL OR k.previous_used_at <= u.previous_at - CAST(:every AS interval))
   FOR UPDATE OF k SKIP LOCKED
 )
-UPDATE api_keys k SET last_used_at = s.used_at FROM stale s
-WHERE k.institution_id = s.institution_id AND k.id = s.id
+UPDATE api_keys k
+SET last_used_at = greatest(k.last_used_at, s.used_at),
+    previous_used_at = CASE WHEN k.previous_hash IS NULL THEN NULL
+                            ELSE greatest(k.previous_used_at, s.previous_at) END
+FROM stale s WHERE k.institution_id = s.institution_id AND k.id = s.id
 """)
 
 
@@ -120,13 +137,46 @@ async def keys_by_id(connection: AsyncConnection, scope: str, ids: Sequence[str]
     return {row.id: _key(row) for row in rows}
 
 
-async def keys_by_hash(
-    connection: AsyncConnection, scope: str, hashes: Sequence[bytes]
-) -> dict[bytes, ApiKey]:
-    """The keys whose secrets have those hashes."""
-    hashed = api_keys.c.secret_hash
-    rows = await connection.execute(_keys(scope).add_columns(hashed).where(hashed.in_(hashes)))
-    return {row.secret_hash: _key(row) for row in rows}
+async def keys_by_hash(connection: AsyncConnection, scope: str, hashes: Sequence[bytes]) -> dict[bytes, Held]:
+    """The keys whose secrets have those hashes, each as its secret holds it."""
+    # Two statements in one, each with an index of its own.
+    current, previous = (
+        _keys(scope)
+        .add_columns(column.label("hashed"), literal(kept).label("previous"))
+        .where(column.in_(hashes))
+        for column, kept in ((api_keys.c.secret_hash, False), (api_keys.c.previous_hash, True))
+    )
+    rows = await connection.execute(union_all(current, previous))
+    return {row.hashed: Held(_key(row), previous=row.previous) for row in rows}
+
+
+async def rotate_key(
+    connection: AsyncConnection,
+    institution_id: str,
+    key_id: str,
+    secret: tuple[bytes, str],
+    *,
+    now: datetime,
+    previous_ends_at: datetime | None,
+) -> ApiKey | None:
+    """Give a key that is not revoked another secret (its hash and prefix); None when there is no such key."""
+    mine = (api_keys.c.institution_id == institution_id, api_keys.c.id == key_id)
+    kept: dict[str, Any] = dict.fromkeys(PREVIOUS)
+    if previous_ends_at is not None:
+        kept = {
+            "previous_hash": api_keys.c.secret_hash,
+            "previous_prefix": api_keys.c.prefix,
+            "previous_ends_at": previous_ends_at,
+            "previous_used_at": api_keys.c.last_used_at,
+        }
+    changed = (
+        update(api_keys)
+        .where(*mine, api_keys.c.revoked_at.is_(None))
+        .values(secret_hash=secret[0], prefix=secret[1], rotated_at=now, updated_at=now, **kept)
+        .returning(*KEY_COLUMNS)
+    )
+    row = (await connection.execute(changed)).one_or_none()
+    return None if row is None else _key(row)
 
 
 async def revoke_key(
@@ -144,13 +194,12 @@ async def revoke_key(
     return None if row is None else _key(row)
 
 
-async def touch_keys(
-    connection: AsyncConnection, uses: Mapping[tuple[str, str], datetime], *, every: timedelta
-) -> None:
-    """Note when keys (institution, id) were used, unless a use was noted less than `every` before."""
+async def touch_keys(connection: AsyncConnection, uses: Mapping[Use, datetime], *, every: timedelta) -> None:
+    """Note when the secrets of keys were used, unless a use was noted less than `every` before."""
     values = {
-        "institutions": [institution_id for institution_id, _ in uses],
-        "ids": [key_id for _, key_id in uses],
+        "institutions": [use.institution_id for use in uses],
+        "ids": [use.key_id for use in uses],
+        "previous": [use.previous for use in uses],
         "moments": list(uses.values()),
         "every": every,
     }

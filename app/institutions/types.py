@@ -15,7 +15,7 @@ from app.principal import Principal
 from app.storage.paging import Page, PageRequest
 
 
-@strawberry.type(description="A key of an institution. Its secret is told once, when it is made.")
+@strawberry.type(description="A key of an institution. Its secret is told once, when it is made or rotated.")
 class ApiKey(Node):
     """A key."""
 
@@ -35,6 +35,18 @@ class ApiKey(Node):
     revoked_at: datetime | None = strawberry.field(
         description="When it was revoked; null while it is in force."
     )
+    rotated_at: datetime | None = strawberry.field(
+        description="When it got its present secret, unless that is the first one."
+    )
+    previous_prefix: str | None = strawberry.field(
+        description="The first characters of the secret before; null when there is none, or it ended at once."
+    )
+    previous_ends_at: datetime | None = strawberry.field(
+        description="Until when the secret before opens, or opened, the same; null when there is none."
+    )
+    previous_last_used_at: datetime | None = strawberry.field(
+        description="When the secret before was last used, to about a minute: who still has to change over."
+    )
 
     @classmethod
     def of(cls, key: model.ApiKey) -> "ApiKey":
@@ -51,6 +63,10 @@ class ApiKey(Node):
             expires_at=key.expires_at,
             last_used_at=key.last_used_at,
             revoked_at=key.revoked_at,
+            rotated_at=key.rotated_at,
+            previous_prefix=key.previous_prefix,
+            previous_ends_at=key.previous_ends_at,
+            previous_last_used_at=key.previous_used_at,
         )
 
     @strawberry.field(description="The institution it belongs to.")
@@ -104,10 +120,15 @@ class Institution(Node):
 class Viewer:
     """Who asks."""
 
-    id: strawberry.ID = strawberry.field(description="The key's id; `root` for the root key.")
+    id: strawberry.ID = strawberry.field(
+        description="The key's id; `root` for the root key; `oidc:` and the subject for a bearer token."
+    )
     label: str | None = strawberry.field(description="What people call the key.")
     role: Role = strawberry.field(description="What the key is for.")
     scopes: list[Scope] = strawberry.field(description="What the key may do.")
+    expires_at: datetime | None = strawberry.field(
+        description="When the token, key or secret of this request ends, and its live streams with it; null for never."
+    )
     institution_id: strawberry.Private[str | None]
 
     @classmethod
@@ -118,6 +139,7 @@ class Viewer:
             label=principal.label or None,
             role=principal.role,
             scopes=[scope for scope in Scope if principal.may(scope)],
+            expires_at=principal.expires_at,
             institution_id=principal.institution_id,
         )
 

@@ -31,12 +31,14 @@ def unseal(order: str, cursor: str) -> list[str | int]:
         if check != _check(body):
             raise BadCursor("the cursor is damaged or was not made by this server")
         found, *parts = orjson.loads(body)
-    except (binascii.Error, UnicodeError, ValueError) as error:
+    except (binascii.Error, UnicodeError, ValueError, TypeError) as error:
         if isinstance(error, BadCursor):
             raise
         raise BadCursor("the cursor is not one of ours") from None
     if found != order:
         raise BadCursor("the cursor belongs to a list with another order or filter")
+    if not all(type(part) in (str, int) for part in parts):
+        raise BadCursor("the cursor is not one of ours")
     return list(parts)
 
 

@@ -128,6 +128,11 @@ def add(*amounts: Decimal) -> Decimal:
     return total
 
 
+def negate(amount: Decimal) -> Decimal:
+    """The same amount on the other side. Never write `-amount`: that rounds to 28 digits in silence."""
+    return EXACT.minus(amount)
+
+
 def key(amount: Decimal) -> str:
     """A fixed-width text whose order is the number's order, for indexes under row-level security.
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from enum import StrEnum
 from typing import Any
 
 import asyncpg
@@ -24,6 +25,13 @@ RECONNECT_PAUSE_SECONDS_MAX = 2.0
 CONNECT_TIMEOUT_SECONDS = 5.0
 RECONNECTED = "reconnected"
 SEVERAL = "several"
+
+
+class Topic(StrEnum):
+    """What a ring is about beside the ledger, for those that follow something else."""
+
+    AUDIT = "audit"
+    KEYS = "keys"
 
 
 class PostgresBell(BroadcastBackend):
@@ -131,9 +139,17 @@ class PostgresBell(BroadcastBackend):
 class Bell:
     """Rings once for many commits, and is rebuilt when it no longer hears itself, whatever it is made of."""
 
-    def __init__(self, make: Callable[[], Broadcast], wake: Callable[[], None], name: str) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Broadcast],
+        wake: Callable[[], None],
+        name: str,
+        others: Mapping[Topic, Callable[[], None]] | None = None,
+    ) -> None:
         self._make = make
         self._wake = wake
+        self._others = dict(others or {})
+        self._told: set[Topic] = set()
         self._name = name
         self._newest = 0
         self._due = asyncio.Event()
@@ -155,6 +171,17 @@ class Bell:
         self._wake()
         self._due.set()
 
+    def tell(self, topic: Topic) -> None:
+        """Something of that kind was committed: have every process know, this one at once."""
+        self._told.add(topic)
+        self._wake_others({topic})
+        self._due.set()
+
+    def _wake_others(self, topics: Iterable[str]) -> None:
+        for topic in topics:
+            if topic in self._others:
+                self._others[Topic(topic)]()
+
     async def _live(self) -> None:
         pause = RECONNECT_PAUSE_SECONDS
         while True:
@@ -164,6 +191,7 @@ class Bell:
                 async with broadcast.subscribe(CHANNEL) as subscriber:
                     pause = RECONNECT_PAUSE_SECONDS
                     self._wake()
+                    self._wake_others(Topic)
                     await self._serve(broadcast, subscriber)
             except asyncio.CancelledError:
                 raise
@@ -192,18 +220,29 @@ class Bell:
         while True:
             ring = await subscriber.get()
             self._heard.set()
-            if not ring.message.startswith(f"{self._name}:"):
+            name, *rest = ring.message.split(":")
+            if name != self._name:
                 self._wake()
+                # A ring that is nobody's stands for several.
+                self._wake_others(rest[1:] if rest else Topic)
 
     async def _publish(self, broadcast: Broadcast) -> None:
         while True:
             await self._due.wait()
             self._due.clear()
             self._heard.clear()
-            await broadcast.publish(CHANNEL, f"{self._name}:{self._newest}")
+            told, self._told = self._told, set()
             try:
-                async with asyncio.timeout(UNHEARD_SECONDS_MAX):
-                    await self._heard.wait()
-            except TimeoutError:
-                raise ConnectionError("it did not hear its own ring") from None
+                await broadcast.publish(CHANNEL, ":".join((self._name, str(self._newest), *sorted(told))))
+                await self._hear()
+            finally:
+                if not self._heard.is_set():
+                    self._told |= told
             await asyncio.sleep(RING_PAUSE_SECONDS)
+
+    async def _hear(self) -> None:
+        try:
+            async with asyncio.timeout(UNHEARD_SECONDS_MAX):
+                await self._heard.wait()
+        except TimeoutError:
+            raise ConnectionError("it did not hear its own ring") from None

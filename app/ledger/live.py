@@ -24,8 +24,10 @@ async def events(
     if heartbeat_seconds is not None and heartbeat_seconds < minimum:
         raise BadRequest(f"a heartbeat comes at most every {minimum:g} seconds")
     scope, tail = context.scope, context.services.tail
+    restores = tail.restores
     position = await tail.place(scope, resumed(context, after))
     while True:
+        tail.refuse_restored(restores)
         context.position = position
         page = await tail.page(scope, position)
         for event in page:

@@ -71,14 +71,14 @@ class Balances:
                     self.funded,
                     money.add(self.released, amount),
                     self.refunded,
-                    money.add(self.held, -amount),
+                    money.add(self.held, money.negate(amount)),
                 )
             case Effect.REFUND:
                 return Balances(
                     self.funded,
                     self.released,
                     money.add(self.refunded, amount),
-                    money.add(self.held, -amount),
+                    money.add(self.held, money.negate(amount)),
                 )
 
     def hold(self) -> bool:
@@ -230,8 +230,9 @@ def postings(effect: Effect, position_id: str, amount: Decimal, currency: str) -
     outside = OUTSIDE.get(effect)
     if outside is None:
         return ()
-    into = amount if effect is Effect.FUND else -amount
-    return (Posting(outside, -into, currency), Posting(held_account(position_id), into, currency))
+    out = money.negate(amount)
+    there, here = (out, amount) if effect is Effect.FUND else (amount, out)
+    return (Posting(outside, there, currency), Posting(held_account(position_id), here, currency))
 
 
 # Which account outside stands against a position's held account.

@@ -91,7 +91,11 @@ async def events_each(
 
 count_events = queries.count_events
 count_events_each = queries.count_events_each
-fetch_by_id = queries.fetch_by_id
+
+
+async def fetch_by_id(connection: "AsyncConnection", scope: str, ids: Sequence[str]) -> Mapping[str, Event]:
+    """Events by id; those of others, and what is not spelled like one, are not there."""
+    return await queries.fetch_by_id(connection, scope, [key for key in ids if is_id(key, "evt")])
 
 
 async def personal(
@@ -119,10 +123,8 @@ async def statement(
     before = await queries.sum_before(
         connection, institution_id, EFFECT_OF[Account(account)], currency, first
     )
-    sign = -1 if account == Account.CLEARING_IN else 1
-    return _lines(
-        page, account, lambda event, balance: money.add(balance, _on(event, account)), sign * before
-    )
+    opening = money.negate(before) if account == Account.CLEARING_IN else before
+    return _lines(page, account, lambda event, balance: money.add(balance, _on(event, account)), opening)
 
 
 async def count_statement(

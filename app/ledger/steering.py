@@ -66,6 +66,11 @@ async def standings(driver: Driver) -> Sequence[Standing]:
     return [Standing(**dict(row)) for row in await driver.fetch(STANDINGS)]
 
 
+async def head(driver: Driver) -> int:
+    """The last global sequence."""
+    return int(await driver.fetchval(HEAD))
+
+
 async def parked(driver: Driver, name: str) -> Sequence[Parked]:
     """What a follower set aside, as the feed role; the first thousand."""
     return [Parked(**dict(row)) for row in await driver.fetch(PARKED, name)]
@@ -73,9 +78,9 @@ async def parked(driver: Driver, name: str) -> Sequence[Parked]:
 
 async def reset(driver: Driver, name: str, cursor: int) -> None:
     """Have a follower go on after `cursor`, within the caller's transaction as the writer role."""
-    head = await driver.fetchval(HEAD)
-    if not 0 <= cursor <= head:
-        raise Invalid(f"the cursor is between 0 and the head, {head}", "cursor")
+    most = await head(driver)
+    if not 0 <= cursor <= most:
+        raise Invalid(f"the cursor is between 0 and the head, {most}", "cursor")
     token = await driver.fetchval(DETHRONE, name)
     _require(await driver.execute(RESET, name, cursor, token), name)
 

@@ -48,7 +48,8 @@ class Tail:
         self._pages: OrderedDict[tuple[str, int], Pages] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
         self._epochs: Epochs | None = None
-        self._restores = 0
+        # How often the ledger was found to end before what was read.
+        self.restores = 0
         self.failure: Exception | None = None
 
     @property
@@ -101,9 +102,9 @@ class Tail:
 
         Raises `CursorInvalid` when the ledger is restored meanwhile to an earlier point than was read.
         """
-        restores = self._restores
+        restores = self.restores
         while True:
-            self._refuse_restored(restores)
+            self.refuse_restored(restores)
             events = await self.page(scope, after)
             if events:
                 yield events
@@ -127,11 +128,11 @@ class Tail:
 
     async def wait(self, scope: str, after: int, *, idle_seconds: float | None = None) -> bool:
         """Until there is something above `after`; False when nothing came for `idle_seconds`."""
-        restores = self._restores
+        restores = self.restores
         while self._heads.get(scope, 0) <= after:
             if self.failure is not None:
                 raise self.failure
-            self._refuse_restored(restores)
+            self.refuse_restored(restores)
             news = self._news.setdefault(scope, asyncio.Event())
             try:
                 async with asyncio.timeout(idle_seconds):
@@ -208,11 +209,12 @@ class Tail:
         if not rows and (await pool.fetchval(READ_HEAD)) < self.position:
             log.critical("the ledger ends before what was read: it was restored; starting again at its end")
             await self._stand_at_end()
-            self._restores += 1
+            self.restores += 1
             self._tell_all()
 
-    def _refuse_restored(self, restores: int) -> None:
-        if restores != self._restores:
+    def refuse_restored(self, restores: int) -> None:
+        """Raise `CursorInvalid` when the ledger was restored since `restores` was read."""
+        if restores != self.restores:
             raise CursorInvalid(f"the ledger was restored to an earlier point; {START_OVER}")
 
     def _tell_all(self) -> None:

@@ -112,6 +112,11 @@ def decide(
     judged = judge(arrow, position, intent, circumstances)
     if isinstance(judged, Problem):
         return judged
+    if intent.amount is not None:
+        try:
+            money.check_scale(intent.amount, CURRENCIES[position.currency])
+        except BadAmount as error:
+            return Problem(ErrorCode.VALIDATION_FAILED, str(error), "amount")
     amount = portion(arrow, position, intent.amount)
     return amount if isinstance(amount, Problem) else Step(arrow, amount, judged)
 

@@ -1,7 +1,7 @@
 """A position: money of one currency held for a holder on an asset, and what became of it."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
@@ -24,6 +24,8 @@ REASON_LENGTH_MAX = 1_000
 METADATA_BYTES_MAX = 65_536
 METADATA_DEPTH_MAX = 10
 KEY_LENGTH_MAX = 255
+# The driver takes the last instant that Python knows for infinity, which is what no deadline is to the database.
+DEADLINE_MAX = datetime.max.replace(tzinfo=UTC) - timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)

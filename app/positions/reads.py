@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from app.kit.ids import is_id
 from app.ledger import past
 from app.ledger.past import Place
 from app.positions import store, summary
@@ -21,8 +22,8 @@ Lifecycles = Mapping[tuple[str, int], Lifecycle]
 
 
 async def fetch_many(connection: "AsyncConnection", scope: str, ids: Sequence[str]) -> Mapping[str, Position]:
-    """Positions by id; those of others are not there."""
-    return await store.fetch_many(connection, scope, ids)
+    """Positions by id; those of others, and what is not spelled like one, are not there."""
+    return await store.fetch_many(connection, scope, [key for key in ids if is_id(key, "pos")])
 
 
 async def fetch_list(

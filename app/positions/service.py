@@ -17,6 +17,7 @@ from app.ledger.model import Actor, Key, Personal
 from app.positions.commands import CreatePosition, MovePosition
 from app.positions.lifecycle import Intent, Lifecycle
 from app.positions.model import (
+    DEADLINE_MAX,
     KEY_LENGTH_MAX,
     REASON_LENGTH_MAX,
     REFERENCE_LENGTH_MAX,
@@ -81,6 +82,10 @@ def create(asker: Asker, opening: Opening, place: tuple[Asset, AssetTemplate] | 
     amount = _amount(opening.amount, currency)
     personal = _personal(opening.holder_reference, opening.reason, opening.metadata)
     reference = _text(opening.external_reference, REFERENCE_LENGTH_MAX, "externalReference")
+    if opening.expires_at is not None and opening.expires_at > DEADLINE_MAX:
+        raise Invalid("the deadline is too late to be kept; leave it out for none", "expiresAt")
+    if place is None:
+        raise NotFound("asset", "assetId")
     key = _key(
         asker,
         opening.idempotency_key,
@@ -94,8 +99,6 @@ def create(asker: Asker, opening: Opening, place: tuple[Asset, AssetTemplate] | 
             "occurredAt": _time(opening.occurred_at),
         },
     )
-    if place is None:
-        raise NotFound("asset", "assetId")
     asset, template = place
     return CreatePosition(
         actor=asker.actor,

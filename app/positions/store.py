@@ -1,7 +1,6 @@
 """The positions table and what is read from it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Integer, Row, Select, Table, select
@@ -9,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from app.kit import money
-from app.positions.model import Position
+from app.positions.model import DEADLINE_MAX, Position
 from app.positions.rows import COLUMNS, position_of
 from app.storage.conditions import Condition, narrow, within
 from app.storage.paging import Order, Page, PageRequest, count, count_each, fetch_page, fetch_page_each
@@ -43,8 +42,6 @@ positions = Table(
 )
 t = positions.c
 
-# Positions without a deadline have the key infinity, which the driver spells as the last instant Python knows.
-DEADLINE_MAX = datetime.max.replace(tzinfo=UTC) - timedelta(microseconds=1)
 ORDERS: Mapping[str, tuple[Any, ...]] = {
     "CREATED": (t.created_at, t.id),
     "AMOUNT": (t.amount_key, t.id),
@@ -139,8 +136,8 @@ def spelled(conditions: Conditions) -> Conditions:
 
 def _spelled(test: Condition) -> Iterator[Condition]:
     yield Condition(test.field, test.operator, money.key(test.value)) if test.field == "amount" else test
-    if test.field == "expires_at" and test.operator == "gte":
-        # What never expires is not "at this instant or later".
+    if test.field == "expires_at":
+        # What never expires passes no test of an instant, not even of the last one that can be named.
         yield Condition(test.field, "lte", DEADLINE_MAX)
 
 

@@ -14,6 +14,7 @@ from app.engine.enums import describe
 from app.engine.filters import conditions
 from app.engine.roles import Role
 from app.errors import Problem
+from app.kit.money import CURRENCIES, quantise
 from app.ledger.graphql import (
     After,
     Before,
@@ -271,7 +272,7 @@ def _offer(
         to_stage=arrow.target,
         money_effect=arrow.effect,
         portion=arrow.portion,
-        amount=amount if isinstance(amount, Decimal) else None,
+        amount=quantise(amount, CURRENCIES[model.currency].exponent) if isinstance(amount, Decimal) else None,
         allowed=denied is None,
         reason=None if denied is None else denied.message,
     )

@@ -40,6 +40,8 @@ CONNECTION_LOST = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    # What the driver says when a connection ends just as it is told something.
+    asyncpg.InternalClientError,
 )
 
 
@@ -100,6 +102,8 @@ class Database:
             pool_size=pool_size_max,
             max_overflow=0,
             pool_timeout=pool_timeout,
+            # Parameters may be personal values: an error that is logged must not carry them.
+            hide_parameters=True,
             json_serializer=canonical_json,
             json_deserializer=stored_json,
         )
@@ -107,6 +111,8 @@ class Database:
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
         self._pools: dict[DatabaseRole, asyncpg.Pool] = {}
+        # How many wait for a connection for queries at this moment.
+        self.waiting = 0
 
     @property
     def engine(self) -> AsyncEngine:
@@ -170,7 +176,11 @@ class Database:
         for attempt in range(CONNECT_ATTEMPTS_MAX):
             connection = engine.connect()
             try:
-                await connection.start()
+                self.waiting += 1
+                try:
+                    await connection.start()
+                finally:
+                    self.waiting -= 1
                 await connection.execute(SCOPED, {"role": role, "scope": scope, "timeout": self._timeout})
             except (*CONNECTION_LOST, InterfaceError, OperationalError, DBAPIError) as error:
                 await _give_back(connection)

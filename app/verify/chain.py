@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from app.kit.canonical import Json
 from app.kit.chain import GENESIS
+from app.kit.money import CURRENCIES, spell
 from app.ledger import spelling
 from app.ledger.model import HASH_VERSION, KIND_VERSION, Effect, Event, postings
 from app.verify.findings import Report
@@ -21,8 +23,8 @@ class Chain:
     hash: bytes = GENESIS
     recorded_at: datetime | None = None
 
-    def check(self, event: Event, report: Report) -> None:
-        """Judge the next event by the one before it."""
+    def check(self, event: Event, legs: Json, report: Report) -> None:
+        """Judge the next event by the one before it; `legs` are its postings as they are stored."""
         row = event.id
         if event.sequence != self.sequence + 1:
             report.add(TABLE, row, f"sequence {event.sequence} follows {self.sequence}: there is a gap")
@@ -38,7 +40,7 @@ class Chain:
             report.add(TABLE, row, "its versions are not known")
         if not self._is_sealed(event):
             report.add(TABLE, row, "its hash does not seal its contents: a column was changed")
-        self._check_money(event, report)
+        self._check_money(event, legs, report)
         self.sequence, self.global_sequence = event.sequence, event.global_sequence
         self.hash, self.recorded_at = event.hash, event.recorded_at
 
@@ -51,9 +53,10 @@ class Chain:
             return False
 
     @staticmethod
-    def _check_money(event: Event, report: Report) -> None:
+    def _check_money(event: Event, legs: Json, report: Report) -> None:
         expected = postings(event.effect, event.position_id, event.amount_moved, event.currency)
-        if event.postings != expected:
+        exponent = CURRENCIES[event.currency].exponent
+        if legs != [[leg.account, spell(leg.amount, exponent), leg.currency] for leg in expected]:
             report.add(TABLE, event.id, "its postings are not the balanced legs of the amount it moved")
         if (event.effect is Effect.NONE) != (event.amount_moved == 0):
             report.add(TABLE, event.id, "the amount it moved does not fit what it did to money")

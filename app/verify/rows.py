@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
+from app.kit import money
 from app.ledger import spelling
 from app.ledger.model import Commitments, Event, Personal, Salts
 from app.positions.model import Position
@@ -32,6 +33,12 @@ def check_position(row: Position, folded: Folded | None, holder: str | None, rep
         report.add("positions", row.id, f"does not follow from its events: {', '.join(wrong)}")
 
 
+def check_keys(row: Named, report: Report) -> None:
+    """The keys that indexes order by, against the columns they follow from."""
+    if row["amount_key"] != money.key(row["amount"]) or not row["expires_key_follows"]:
+        report.add("positions", row["id"], "is ordered otherwise than its amount and deadline say")
+
+
 def check_missing(folded: Iterable[str], rows: Iterable[str], report: Report) -> None:
     """Positions that the ledger knows and the table does not."""
     for position_id in sorted(set(folded) - set(rows)):
@@ -51,8 +58,8 @@ def check_personal(row: Named, event: Event | None, report: Report) -> None:
     given = {"holder": values.holder_reference, "reason": values.reason, "metadata": values.metadata}
     salted = {"holder": salts.holder, "reason": salts.reason, "metadata": salts.metadata}
     for name, commitment in _by_name(event.commitments).items():
-        erased = given[name] is None and salted[name] is None
-        if not erased and kept[name] != commitment:
+        nothing = given[name] is None and salted[name] is None  # never there, or erased
+        if not nothing and (commitment is None or kept[name] != commitment):
             report.add("personal_data", event.id, f"its {name} is not the one that the ledger committed to")
 
 

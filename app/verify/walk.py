@@ -1,6 +1,7 @@
 """Walks a ledger in one snapshot of the database and reports what does not hold."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
@@ -11,15 +12,25 @@ from app.ledger.checkpoints import Checkpoint, checkpoint_of
 from app.ledger.model import Event
 from app.ledger.store import SELECT_EVENTS, event_of
 from app.positions.rows import COLUMNS, position_of
-from app.storage.database import Driver, exact_json
-from app.verify import rows
+from app.storage.database import Driver, Named, exact_json
+from app.verify import audit, rows
 from app.verify.chain import Chain
 from app.verify.findings import Report
 from app.verify.fold import Fold, Lifecycles
 
 PREFETCH = 1_000
+# What a value raises that no writer wrote, whatever tries to understand it.
+UNREADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+)
 HEAD = """
-SELECT log_id, global_sequence, recorded_at, system_identifier,
+SELECT log_id, singleton, global_sequence, recorded_at, system_identifier,
        (SELECT system_identifier FROM pg_control_system()) AS here FROM ledger_head
 """
 COUNTS = """
@@ -28,13 +39,19 @@ SELECT count(*) AS events, coalesce(min(global_sequence), 1) AS first, coalesce(
 FROM ledger_events
 """
 INSTITUTIONS = """
-SELECT id FROM institutions UNION SELECT institution_id FROM institution_heads
-UNION SELECT institution_id FROM positions UNION SELECT institution_id FROM personal_data
-UNION SELECT DISTINCT institution_id FROM ledger_events ORDER BY 1
+SELECT named.id, i.id IS NOT NULL AS known FROM (
+  SELECT id FROM institutions UNION SELECT institution_id FROM institution_heads
+  UNION SELECT institution_id FROM positions UNION SELECT institution_id FROM personal_data
+  UNION SELECT DISTINCT institution_id FROM ledger_events
+) AS named LEFT JOIN institutions i ON i.id = named.id ORDER BY 1
 """
 EVENTS = f"{SELECT_EVENTS} WHERE institution_id = $1 ORDER BY sequence"
 CHAIN_HEAD = "SELECT sequence, hash FROM institution_heads WHERE institution_id = $1"
-POSITIONS = f"SELECT {', '.join(COLUMNS)} FROM positions WHERE institution_id = $1 ORDER BY id"
+# The keys that the database generates, for indexes, follow from other columns.
+POSITIONS = f"""
+SELECT {", ".join(COLUMNS)}, amount_key, expires_key = coalesce(expires_at, 'infinity') AS expires_key_follows
+FROM positions WHERE institution_id = $1 ORDER BY id
+"""
 PERSONAL = "SELECT * FROM personal_data WHERE institution_id = $1 ORDER BY event_id"
 TEMPLATES = "SELECT id FROM asset_templates WHERE institution_id = $1"
 POLICIES = "SELECT id FROM policies WHERE institution_id = $1"
@@ -64,7 +81,9 @@ async def verify(
         await exact_json(connection)
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             await connection.execute("SET LOCAL ROLE escrowgrid_feed")
-            return await _Walk(connection, lifecycles, progress).run(public_key, kept)
+            report = await _Walk(connection, lifecycles, progress).run(public_key, kept)
+            await audit.check(connection, report, public_key)
+            return report
     finally:
         await connection.close()
 
@@ -75,32 +94,39 @@ class _Walk:
         self._lifecycles = lifecycles
         self._progress = progress
         self._report = Report()
+        self._log_id, self._place = "", 0
         self._all = 0
 
     async def run(self, public_key: bytes | None, kept: Sequence[Checkpoint]) -> Report:
         await self._check_head()
         for record in await self._connection.fetch(INSTITUTIONS):
+            if not record["known"]:
+                self._report.add("institution_heads", record["id"], "there is no such institution")
             await self._walk_institution(record["id"])
         await self._check_checkpoints(public_key, kept)
         return self._report
 
     async def _check_head(self) -> None:
-        head, counts = await self._one(HEAD), await self._one(COUNTS)
-        report, self._all = self._report, counts["events"]
+        report, counts = self._report, await self._one(COUNTS)
+        self._all = counts["events"]
         if counts["first"] != 1 or counts["events"] != counts["last"]:
             report.add("ledger_events", counts["last"], "the global sequence has a gap")
-        if head["global_sequence"] != counts["last"]:
-            report.add(
-                "ledger_head", head["global_sequence"], f"the last event has the number {counts['last']}"
-            )
+        heads = await self._connection.fetch(HEAD)
+        if [head["singleton"] for head in heads] != [True]:
+            place = heads[0]["global_sequence"] if heads else 0
+            report.add("ledger_head", place, f"there are {len(heads)} heads instead of the one")
+        for head in heads:
+            self._check_one_head(head, counts)
+
+    def _check_one_head(self, head: Named, counts: Named) -> None:
+        report, place = self._report, head["global_sequence"]
+        self._log_id, self._place = head["log_id"], place
+        if place != counts["last"]:
+            report.add("ledger_head", place, f"the last event has the number {counts['last']}")
         if counts["recorded_at"] is not None and head["recorded_at"] != counts["recorded_at"]:
-            report.add("ledger_head", head["global_sequence"], "its time is not that of the last event")
+            report.add("ledger_head", place, "its time is not that of the last event")
         if head["system_identifier"] != head["here"]:
-            report.add(
-                "ledger_head",
-                head["global_sequence"],
-                "it was written in another database: start a server once",
-            )
+            report.add("ledger_head", place, "it was written in another database: start a server once")
 
     async def _walk_institution(self, institution_id: str) -> None:
         chain, fold = Chain(institution_id), Fold(self._lifecycles)
@@ -108,18 +134,13 @@ class _Walk:
         policies = {row["id"]: row for row in await self._connection.fetch(POLICIES, institution_id)}
         with_personal: dict[str, Event] = {}
         async for record in self._stream(EVENTS, institution_id):
-            try:
+            with self._reading("ledger_events", record["id"]):
                 event = event_of(record)
-            except (ValueError, KeyError, TypeError, IndexError, ArithmeticError):
-                self._report.add(
-                    "ledger_events", record["id"], "cannot be read as an event: a column was changed"
-                )
-                continue
-            chain.check(event, self._report)
-            fold.apply(event, self._report)
-            rows.check_versions(event, templates, policies, self._report)
-            if any(rows.committed(event)):
-                with_personal[event.id] = event
+                chain.check(event, record["postings"], self._report)
+                fold.apply(event, self._report)
+                rows.check_versions(event, templates, policies, self._report)
+                if any(rows.committed(event)):
+                    with_personal[event.id] = event
             self._tell()
         await self._check_chain_head(institution_id, chain)
         holders = await self._check_personal(institution_id, with_personal)
@@ -140,7 +161,8 @@ class _Walk:
         holders: dict[str, str | None] = {}
         async for record in self._stream(PERSONAL, institution_id):
             event = events.get(record["event_id"])
-            rows.check_personal(record, event, self._report)
+            with self._reading("personal_data", record["event_id"]):
+                rows.check_personal(record, event, self._report)
             if event is not None and event.position_version == 1:
                 holders[event.position_id] = record["holder_reference"]
             self._report.looked_at["personal_data"] += 1
@@ -149,42 +171,63 @@ class _Walk:
     async def _check_positions(self, institution_id: str, fold: Fold, holders: dict[str, str | None]) -> None:
         seen = []
         async for record in self._stream(POSITIONS, institution_id):
-            position = position_of(record)
-            rows.check_position(
-                position, fold.positions.get(position.id), holders.get(position.id), self._report
-            )
-            seen.append(position.id)
+            position_id = record["id"]
+            with self._reading("positions", position_id):
+                folded, holder = fold.positions.get(position_id), holders.get(position_id)
+                rows.check_position(position_of(record), folded, holder, self._report)
+                rows.check_keys(record, self._report)
+            seen.append(position_id)
             self._report.looked_at["positions"] += 1
         rows.check_missing(fold.positions, seen, self._report)
 
     async def _check_checkpoints(self, public_key: bytes | None, kept: Sequence[Checkpoint]) -> None:
-        log_id = (await self._one(HEAD))["log_id"]
-        stored = [checkpoint_of(row) for row in await self._connection.fetch(CHECKPOINTS)]
-        due = sorted([*stored, *kept], key=lambda checkpoint: checkpoint.size)
+        stored = [(checkpoint_of(row), row["frontier"]) for row in await self._connection.fetch(CHECKPOINTS)]
+        here = {checkpoint.size for checkpoint, _frontier in stored}
+        for checkpoint in kept:
+            if checkpoint.size not in here:
+                self._report.add("checkpoints", checkpoint.size, "was kept elsewhere and is no longer here")
+        elsewhere = [(checkpoint, None) for checkpoint in kept]
+        due = sorted([*stored, *elsewhere], key=lambda pair: pair[0].size)
+        if due and all(checkpoint.log_id != self._log_id for checkpoint, _frontier in due):
+            self._report.add("ledger_head", self._place, "has the id of another ledger")
         tree = CompactRange()
         leaves = self._stream(LEAVES)
-        for checkpoint in due:
+        for checkpoint, frontier in due:
             while tree.size < checkpoint.size and (leaf := await anext(leaves, None)) is not None:
                 tree.append(leaf["hash"])
-            self._judge(checkpoint, tree, log_id, public_key)
+            with self._reading("checkpoints", checkpoint.size):
+                self._judge(checkpoint, frontier, tree, public_key)
 
     def _judge(
-        self, checkpoint: Checkpoint, tree: CompactRange, log_id: str, public_key: bytes | None
+        self,
+        checkpoint: Checkpoint,
+        frontier: Sequence[bytes] | None,
+        tree: CompactRange,
+        public_key: bytes | None,
     ) -> None:
         report, row = self._report, checkpoint.size
         report.looked_at["checkpoints"] += 1
-        if checkpoint.log_id != log_id:
+        if checkpoint.log_id != self._log_id:
             report.add("checkpoints", row, "belongs to another ledger")
+        if checkpoint.public_key != (public_key or checkpoint.public_key):
+            report.add("checkpoints", row, "names another key than the ledger's")
         if not checkpoint.is_signed_by(public_key or checkpoint.public_key):
             report.add("checkpoints", row, "its signature is not the ledger's")
-        elif tree.size < checkpoint.size:
-            report.add(
-                "checkpoints",
-                row,
-                f"covers {checkpoint.size} events, the ledger has {tree.size}: its end was cut off",
-            )
+        elif tree.size < row:
+            cut = f"covers {row} events, the ledger has {tree.size}: its end was cut off"
+            report.add("checkpoints", row, cut)
         elif tree.root() != checkpoint.root:
             report.add("checkpoints", row, "the events it covers are not those it was signed over")
+        elif frontier is not None and tuple(frontier) != tree.frontier:
+            report.add("checkpoints", row, "its frontier is not that of the events it covers")
+
+    @contextmanager
+    def _reading(self, table: str, row: object) -> Iterator[None]:
+        """What cannot even be understood is a finding, and the walk goes on."""
+        try:
+            yield
+        except UNREADABLE:
+            self._report.add(table, row, "cannot be read: a column was changed")
 
     async def _one(self, query: str) -> Any:
         row = await self._connection.fetchrow(query)

@@ -5,11 +5,11 @@ import logging
 from contextlib import suppress
 
 from app.kit.tasks import end
-from app.ledger.followers import LeadLost
 from app.ledger.leases import Lease
 from app.storage.database import CONNECTION_LOST, DatabaseRole
 from app.webhooks import queue
-from app.webhooks.lane import Lane, Pace, Post
+from app.webhooks.lane import Lane, Pace
+from app.webhooks.post import Post
 from app.webhooks.queue import Address
 
 log = logging.getLogger("escrowgrid.webhooks")
@@ -69,6 +69,8 @@ class Courier:
         while lease == self._lease:
             self._news.clear()
             try:
+                if not await self._post.leads(lease):
+                    return
                 await self._begin_lanes(lease)
                 await self._sweep()
             except CONNECTION_LOST as error:
@@ -109,17 +111,14 @@ class Courier:
         lane, counts = Lane(self._post, lease, address, pace), not pace.is_slow
         task = asyncio.create_task(lane.run(), name="webhook-lane")
         self._lanes[address] = (lane, task)
-        task.add_done_callback(lambda done: self._ended(lease, address, done, counts=counts))
+        task.add_done_callback(lambda done: self._ended(address, done, counts=counts))
 
-    def _ended(self, lease: Lease, address: Address, task: asyncio.Task[None], *, counts: bool) -> None:
+    def _ended(self, address: Address, task: asyncio.Task[None], *, counts: bool) -> None:
         del self._lanes[address]
         self._quick -= counts
         self.wake()
         error = None if task.cancelled() else task.exception()
         if error is None:
-            return
-        if isinstance(error, LeadLost):
-            self._lease = None if self._lease == lease else self._lease
             return
         log.warning("endpoint %s rests: %s", address[1], type(error).__name__, exc_info=error)
         self._resting[address] = asyncio.get_running_loop().time() + REST_SECONDS
@@ -133,5 +132,7 @@ class Courier:
             left = await queue.left_over(driver)
         for address in left:
             async with self._post.writing(address[0]) as driver:
-                await queue.cancel_left_over(driver, address, self._post.clock(), SWEPT_AT_ONCE_MAX)
+                endpoint = await queue.lock(driver, address)
+                if endpoint is not None and not endpoint.enabled:
+                    await queue.cancel(driver, address, self._post.clock(), SWEPT_AT_ONCE_MAX)
         self._swept_at = now if not left else 0.0

@@ -2,109 +2,28 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 import httpx
 
-from app.audit.service import Work
-from app.kit.clock import Clock
-from app.kit.ids import Ids
 from app.kit.tasks import end
-from app.ledger import leases
-from app.ledger import service as ledger
-from app.ledger.followers import LeadLost
 from app.ledger.leases import Lease
 from app.ledger.model import Event
-from app.ledger.tail import Tail
-from app.principal import ALL_INSTITUTIONS, Principal, Role
-from app.storage.database import CONNECTION_LOST, Database, DatabaseRole, Driver, take_role
-from app.webhooks import message, model, queue, service, signing
+from app.storage.database import CONNECTION_LOST
+from app.webhooks import message, model, queue, signing
 from app.webhooks.model import GONE, Outcome
+from app.webhooks.post import Post
 from app.webhooks.queue import Address, Claim, Claimed, Settled
-from app.webhooks.sending import Sender
-from app.webhooks.vault import CannotOpen, Vault, place_of
+from app.webhooks.vault import CannotOpen, place_of
 
 log = logging.getLogger("escrowgrid.webhooks")
 
 LANE_SECONDS = 2.0
 SLOW_SECONDS = 1.0
 IN_FLIGHT_MAX = 8
-DATABASE_TURNS = 2
-HELD_PAUSE_SECONDS = 0.05
-SETTLE_PAUSE_SECONDS_MAX = 5.0
-
-# The server itself, when a receiver's answer disables an endpoint.
-COURIER = Principal("webhooks", "webhook courier", Role.ROOT, None, frozenset())
-
-
-class Post:
-    """What every lane works with. Few lanes are in the database at once, however many there are."""
-
-    def __init__(
-        self,
-        database: Database,
-        tail: Tail,
-        clock: Clock,
-        ids: Ids,
-        vault: Vault,
-        sender: Sender,
-        chance: Callable[[], float],
-    ) -> None:
-        self.database = database
-        self.tail = tail
-        self.clock = clock
-        self.ids = ids
-        self.vault = vault
-        self.sender = sender
-        self.chance = chance
-        self._turns = asyncio.Semaphore(DATABASE_TURNS)
-
-    @asynccontextmanager
-    async def writing(self, institution_id: str) -> AsyncIterator[Driver]:
-        """A transaction of the writer role on one institution."""
-        pool = self.database.pool(DatabaseRole.WRITER)
-        async with self._turns, pool.acquire() as driver, driver.transaction():
-            await take_role(driver, DatabaseRole.WRITER, (institution_id,))
-            yield driver
-
-    async def claim(
-        self, lease: Lease, address: Address, under_way: Sequence[str], limit: int
-    ) -> Claim | None:
-        """What is due for an endpoint; raises `LeadLost` when another process leads."""
-        async with self.writing(address[0]) as driver:
-            if not await leases.holds(driver, lease):
-                raise LeadLost("another process delivers now")
-            return await queue.claim(driver, address, self.clock(), under_way, limit)
-
-    async def settle(self, address: Address, settled: Sequence[Settled]) -> None:
-        """Note what came of attempts, however long that takes: the attempts were made."""
-        pause = HELD_PAUSE_SECONDS
-        while True:
-            try:
-                async with self.writing(address[0]) as driver:
-                    if await queue.settle(driver, address, settled, self.clock()):
-                        return
-            except CONNECTION_LOST as error:
-                log.warning("deliveries wait to be settled: %s", type(error).__name__)
-                pause = min(pause * 2, SETTLE_PAUSE_SECONDS_MAX)
-            await asyncio.sleep(pause)
-
-    async def events(self, ids: Sequence[str]) -> Mapping[str, Event]:
-        """The events to be told of."""
-        if not ids:
-            return {}
-        async with self._turns, self.database.reading(ALL_INSTITUTIONS) as reading:
-            return await ledger.fetch_by_id(reading, ALL_INSTITUTIONS, ids)
-
-    async def disable(self, address: Address) -> None:
-        """Send nothing more to an endpoint that said it is gone."""
-        async with self._turns, self.database.writing(address[0]) as connection:
-            request_id, now = self.ids.new("req"), self.clock()
-            work = Work(connection, COURIER, request_id, None, "webhooks", now, self.ids)
-            await service.disable_gone(work, *address)
 
 
 @dataclass(slots=True)
@@ -136,38 +55,44 @@ class Lane:
     async def run(self) -> None:
         """Attempt what is due."""
         started = asyncio.get_running_loop().time()
+        done: set[asyncio.Task[Settled]] = set()
         try:
             while True:
-                now = asyncio.get_running_loop().time()
-                if not self.closing and now - started < LANE_SECONDS:
-                    await self._claim()
+                is_over = self.closing or asyncio.get_running_loop().time() - started > LANE_SECONDS
+                await self._exchange(done, 0 if is_over else self._room(len(done)))
                 if not self._under_way:
                     return
                 done, _ = await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
-                await self._settle(done)
         finally:
             await self._give_back()
 
-    async def _claim(self) -> None:
-        free = self._pace.window - len(self._under_way)
-        if free <= 0 or (self._pace.is_slow and self._clients):
+    def _room(self, done: int) -> int:
+        """How many more may be attempted. A slow endpoint gets one attempt, then others have their turn."""
+        if self._pace.is_slow and self._clients:
+            return 0
+        return max(0, self._pace.window - len(self._under_way) + done)
+
+    async def _exchange(self, done: set[asyncio.Task[Settled]], limit: int) -> None:
+        settled = [task.result() for task in done]
+        if not settled and limit == 0:
             return
-        under_way = [claimed.id for claimed in self._under_way.values()]
-        claim = await self._post.claim(self._lease, self._address, under_way, free)
+        under_way = [claimed.id for task, claimed in self._under_way.items() if task not in done]
+        try:
+            claim = await self._post.exchange(
+                self._lease, self._address, settled, under_way, limit, slow=self._pace.is_slow
+            )
+        finally:
+            # Whatever happens: what was settled is not to be given back.
+            for task in done:
+                del self._under_way[task]
+        if any(one.outcome.status == GONE for one in settled):
+            await self._post.disable(self._address)
         if claim is None or not claim.deliveries:
             return
         events = await self._post.events([one.event_id for one in claim.deliveries if one.event_id])
         for claimed in claim.deliveries:
             task = asyncio.create_task(self._attempt(claim, claimed, events), name="webhook-attempt")
             self._under_way[task] = claimed
-
-    async def _settle(self, done: set[asyncio.Task[Settled]]) -> None:
-        settled = [task.result() for task in done]
-        await self._post.settle(self._address, settled)
-        for task in done:
-            del self._under_way[task]
-        if any(one.outcome.status == GONE for one in settled):
-            await self._post.disable(self._address)
 
     async def _attempt(self, claim: Claim, claimed: Claimed, events: Mapping[str, Event]) -> Settled:
         now, started = self._post.clock(), asyncio.get_running_loop().time()

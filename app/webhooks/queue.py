@@ -13,7 +13,7 @@ from app.ledger.model import Event, Kind
 from app.positions.model import State
 from app.storage.database import Driver, Named
 from app.webhooks import statements
-from app.webhooks.model import Outcome, Verdict, Wanted
+from app.webhooks.model import DeliveryState, Outcome, Verdict, Wanted
 
 # Longer than an attempt can take: whoever finds an older claim knows that its owner is gone.
 CLAIM = timedelta(seconds=30)
@@ -61,12 +61,21 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
+class Locked:
+    """An endpoint whose queue nobody else changes."""
+
+    address: Address
+    url: str
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """What is to be sent to an endpoint now: the sealed secrets in force with their ids, the newest first."""
 
     url: str
-    secrets: tuple[tuple[str, bytes], ...]
-    deliveries: tuple[Claimed, ...]
+    secrets: tuple[tuple[str, bytes], ...] = ()
+    deliveries: tuple[Claimed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,29 +126,34 @@ async def left_over(driver: Driver) -> list[Address]:
     return [(row["institution_id"], row["id"]) for row in await driver.fetch(statements.LEFT_OVER)]
 
 
-async def claim(
-    driver: Driver, address: Address, now: datetime, under_way: Sequence[str], limit: int
-) -> Claim | None:
-    """Take what is due for an endpoint; None when it is out of use, or its row held by somebody else."""
-    endpoint = await driver.fetchrow(statements.LOCK_ENDPOINT, *address)
-    if endpoint is None or not endpoint["enabled"]:
-        return None
-    rows = await driver.fetch(statements.TAKE, *address, now, now + CLAIM, under_way, limit)
-    secrets = await driver.fetch(statements.SECRETS, *address, now) if rows else ()
+async def lock(driver: Driver, address: Address) -> Locked | None:
+    """An endpoint, under lock until the transaction ends; None when its row is held by somebody else."""
+    row = await driver.fetchrow(statements.LOCK_ENDPOINT, *address)
+    return None if row is None else Locked(address, row["url"], row["enabled"])
+
+
+async def take(
+    driver: Driver, endpoint: Locked, now: datetime, under_way: Sequence[str], limit: int
+) -> Claim:
+    """Claim what is due for an endpoint; nothing where it is out of use."""
+    if not endpoint.enabled:
+        return Claim(endpoint.url)
+    until = now + CLAIM
+    rows = await driver.fetch(statements.TAKE, *endpoint.address, now, until, under_way, limit)
+    secrets = await driver.fetch(statements.SECRETS, *endpoint.address, now) if rows else ()
     return Claim(
-        endpoint["url"],
+        endpoint.url,
         tuple((row["id"], row["sealed"]) for row in secrets),
         tuple(Claimed(**dict(row)) for row in rows),
     )
 
 
-async def settle(driver: Driver, address: Address, settled: Sequence[Settled], now: datetime) -> bool:
-    """Note what came of attempts, and let go what waited behind them; False when the endpoint is held."""
-    if await driver.fetchrow(statements.LOCK_ENDPOINT, *address) is None:
-        return False
+async def settle(driver: Driver, endpoint: Locked, settled: Sequence[Settled], now: datetime) -> None:
+    """Note what came of attempts, and let go what waited behind them."""
+    institution_id, endpoint_id = endpoint.address
     rows = await driver.fetch(
         statements.SETTLE,
-        address[0],
+        institution_id,
         [one.delivery.id for one in settled],
         [one.delivery.attempts for one in settled],
         [one.verdict.state for one in settled],
@@ -152,10 +166,10 @@ async def settle(driver: Driver, address: Address, settled: Sequence[Settled], n
         [one.attempted_at for one in settled],
     )
     positions = [row["position_id"] for row in rows if row["position_id"] is not None]
-    pairs = ([address[0]] * len(positions), [address[1]] * len(positions), positions)
-    await driver.execute(statements.DEMOTE, *pairs, now)
+    pairs = ([institution_id] * len(positions), [endpoint_id] * len(positions), positions)
+    if any(one.verdict.state is DeliveryState.PENDING for one in settled):
+        await driver.execute(statements.DEMOTE, *pairs, now)
     await driver.execute(statements.PROMOTE, *pairs, now)
-    return True
 
 
 async def release(driver: Driver, institution_id: str, delivery_ids: Sequence[str]) -> None:
@@ -167,13 +181,6 @@ async def cancel(driver: Driver, address: Address, now: datetime, limit: int) ->
     """Cancel pending deliveries of an endpoint; returns how many, at most `limit`."""
     status = await driver.execute(statements.CANCEL, *address, limit, now)
     return int(status.rpartition(" ")[2])
-
-
-async def cancel_left_over(driver: Driver, address: Address, now: datetime, limit: int) -> None:
-    """The same for an endpoint that is out of use, unless its row is held by somebody else."""
-    endpoint = await driver.fetchrow(statements.LOCK_ENDPOINT, *address)
-    if endpoint is not None and not endpoint["enabled"]:
-        await cancel(driver, address, now, limit)
 
 
 def kinds_of(names: Sequence[str] | None) -> tuple[Kind, ...] | None:

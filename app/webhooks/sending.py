@@ -90,10 +90,18 @@ def _pinned(request: httpx.Request, address: str) -> httpx.Request:
 class Sender:
     """Makes attempts; what comes of one is always an `Outcome`, never an error."""
 
-    def __init__(self, resolver: Resolver, *, private: bool, trust: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        resolver: Resolver,
+        *,
+        private: bool,
+        trust: ssl.SSLContext | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+    ) -> None:
         self._resolver = resolver
         self._private = private
         self._trust = trust
+        self._timeout = timeout
 
     def client(self) -> httpx.AsyncClient:
         """A client for the attempts on one URL: no proxy, no redirect, no cookie."""
@@ -103,7 +111,7 @@ class Sender:
             transport=Pinned(self._resolver, self._trust, private=self._private),
             trust_env=False,
             follow_redirects=False,
-            timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(self._timeout, connect=CONNECT_SECONDS),
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
 
@@ -123,12 +131,12 @@ class Sender:
         }
         try:
             async with (
-                asyncio.timeout(TIMEOUT_SECONDS),
+                asyncio.timeout(self._timeout),
                 client.stream("POST", url, headers=sent, content=body) as answer,
             ):
                 return await _heard(answer)
         except (TimeoutError, httpx.TimeoutException):
-            return Outcome(error=f"there was no answer within {TIMEOUT_SECONDS:g} seconds")
+            return Outcome(error=f"there was no answer within {self._timeout:g} seconds")
         except BadTarget as error:
             return Outcome(error=str(error))
         except socket.gaierror as error:

@@ -24,31 +24,39 @@ PAIRS = """(
   SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::text[])
     AS n (institution_id, endpoint_id, position_id)
 ) AS p"""
+# Rows are found first and then changed by their ids: however little the planner knows of the table, it cannot
+# join what is to be changed with every pair.
 # After a replay an earlier delivery may be pending than the one that was ready; one under way is left alone.
 DEMOTE = f"""
-UPDATE webhook_deliveries d SET next_attempt_at = NULL, claimed_until = NULL FROM {PAIRS}
-WHERE (d.institution_id, d.endpoint_id, d.position_id) = (p.institution_id, p.endpoint_id, p.position_id)
-  AND d.state = 'PENDING' AND d.next_attempt_at IS NOT NULL
-  AND (d.claimed_until IS NULL OR d.claimed_until <= $4)
-  AND EXISTS (
+UPDATE webhook_deliveries SET next_attempt_at = NULL, claimed_until = NULL
+WHERE id = ANY (ARRAY (
+  SELECT ready.id FROM {PAIRS} CROSS JOIN LATERAL (
+    SELECT r.id, r.sequence FROM webhook_deliveries r
+    WHERE (r.institution_id, r.endpoint_id, r.position_id) = (p.institution_id, p.endpoint_id, p.position_id)
+      AND r.state = 'PENDING' AND r.next_attempt_at IS NOT NULL
+      AND (r.claimed_until IS NULL OR r.claimed_until <= $4) LIMIT 1
+  ) AS ready
+  WHERE EXISTS (
     SELECT FROM webhook_deliveries e
     WHERE (e.institution_id, e.endpoint_id, e.position_id) = (p.institution_id, p.endpoint_id, p.position_id)
-      AND e.state = 'PENDING' AND e.sequence < d.sequence
+      AND e.state = 'PENDING' AND e.sequence < ready.sequence
   )
+))
 """
 PROMOTE = f"""
-UPDATE webhook_deliveries d SET next_attempt_at = $4
-FROM {PAIRS} CROSS JOIN LATERAL (
-  SELECT w.id FROM webhook_deliveries w
-  WHERE (w.institution_id, w.endpoint_id, w.position_id) = (p.institution_id, p.endpoint_id, p.position_id)
-    AND w.state = 'PENDING' ORDER BY w.sequence LIMIT 1
-) AS first
-WHERE d.institution_id = p.institution_id AND d.id = first.id
-  AND NOT EXISTS (
+UPDATE webhook_deliveries SET next_attempt_at = $4
+WHERE id = ANY (ARRAY (
+  SELECT first.id FROM {PAIRS} CROSS JOIN LATERAL (
+    SELECT w.id FROM webhook_deliveries w
+    WHERE (w.institution_id, w.endpoint_id, w.position_id) = (p.institution_id, p.endpoint_id, p.position_id)
+      AND w.state = 'PENDING' ORDER BY w.sequence LIMIT 1
+  ) AS first
+  WHERE NOT EXISTS (
     SELECT FROM webhook_deliveries r
     WHERE (r.institution_id, r.endpoint_id, r.position_id) = (p.institution_id, p.endpoint_id, p.position_id)
       AND r.state = 'PENDING' AND r.next_attempt_at IS NOT NULL
   )
+))
 """
 DUE = """
 SELECT e.institution_id, e.id FROM webhook_endpoints e
@@ -69,15 +77,14 @@ WHERE institution_id = $1 AND endpoint_id = $2 AND (ends_at IS NULL OR ends_at >
 ORDER BY created_at DESC, id DESC
 """
 TAKE = """
-UPDATE webhook_deliveries d SET claimed_until = $4
-FROM (
+UPDATE webhook_deliveries SET claimed_until = $4
+WHERE institution_id = $1 AND id = ANY (ARRAY (
   SELECT id FROM webhook_deliveries
   WHERE institution_id = $1 AND endpoint_id = $2 AND state = 'PENDING' AND next_attempt_at <= $3
     AND (claimed_until IS NULL OR claimed_until <= $3) AND id <> ALL($5::text[])
   ORDER BY next_attempt_at, id LIMIT $6
-) AS due
-WHERE d.institution_id = $1 AND d.id = due.id
-RETURNING d.id, d.event_id, d.attempts, d.step, d.created_at
+))
+RETURNING id, event_id, attempts, step, created_at
 """
 # An attempt whose claim was taken away says nothing any more, unless it succeeded.
 SETTLE = """
@@ -89,7 +96,7 @@ SET state = n.state, attempts = d.attempts + 1, step = n.step, next_attempt_at =
 FROM unnest($2::text[], $3::int[], $4::text[], $5::int[], $6::timestamptz[], $7::int[], $8::text[],
             $9::text[], $11::timestamptz[])
   AS n (id, attempts, state, step, next_attempt_at, status, error, response, attempted_at)
-WHERE d.institution_id = $1 AND d.id = n.id AND d.attempts = n.attempts
+WHERE d.institution_id = $1 AND d.id = ANY($2) AND d.id = n.id AND d.attempts = n.attempts
   AND ((d.state = 'PENDING' AND d.claimed_until IS NOT NULL)
        OR (n.state = 'DELIVERED' AND d.state IN ('PENDING', 'CANCELLED')))
 RETURNING d.position_id
@@ -99,13 +106,12 @@ UPDATE webhook_deliveries SET claimed_until = NULL
 WHERE institution_id = $1 AND id = ANY($2::text[]) AND state = 'PENDING'
 """
 CANCEL = """
-UPDATE webhook_deliveries d
+UPDATE webhook_deliveries
 SET state = 'CANCELLED', next_attempt_at = NULL, claimed_until = NULL, updated_at = $4
-FROM (
+WHERE institution_id = $1 AND id = ANY (ARRAY (
   SELECT id FROM webhook_deliveries
   WHERE institution_id = $1 AND endpoint_id = $2 AND state = 'PENDING' ORDER BY position_id, sequence LIMIT $3
-) AS pending
-WHERE d.institution_id = $1 AND d.id = pending.id
+))
 """
 LEFT_OVER = """
 SELECT e.institution_id, e.id FROM webhook_endpoints e

@@ -26,10 +26,9 @@ NEVER = tuple(
         "2001::/23",  # protocol assignments, Teredo among them
         "2001:db8::/32",
         "3fff::/20",
-        "5f00::/16",
-        "64:ff9b:1::/48",  # translation within one network
     )
 )
+UNICAST = ip_network("2000::/3")  # all that IPv6 has given out
 TRANSLATED = ip_network("64:ff9b::/96")
 
 
@@ -104,6 +103,8 @@ def is_public(text: str) -> bool:
         inner = _inside(address)
         if inner is not None:
             return is_public(str(inner))
+        if address not in UNICAST:
+            return False
     special = address.is_multicast or address.is_reserved or address.is_link_local or address.is_unspecified
     return address.is_global and not special and not any(address in network for network in NEVER)
 

@@ -223,7 +223,7 @@ async def deliveries_by_endpoint(
     keys: Sequence[OfEndpoint],
     request: PageRequest,
     conditions: tuple[Condition, ...],
-    descending: bool,
+    descending: bool,  # noqa: FBT001 - loaders are given a field's arguments by position
 ) -> Mapping[OfEndpoint, Page[model.Delivery]]:
     """A page of deliveries for each endpoint of one level."""
     institutions, ids = _apart(keys)

@@ -9,7 +9,7 @@ from app.ledger.model import Event
 from app.storage.database import DatabaseRole, take_role
 from app.webhooks import queue
 from app.webhooks.courier import FOLLOWER, Courier
-from app.webhooks.lane import Post
+from app.webhooks.post import Post
 from app.webhooks.queue import Addition, Subscriber
 
 
@@ -29,8 +29,10 @@ class Webhooks(Follower):
         institutions = sorted({event.institution_id for event in events})
         async with self._post.database.pool(DatabaseRole.FEED).acquire() as driver:
             found = await queue.subscribers(driver, institutions)
-        if any(one.wants(event) for one in found for event in events):
-            await self._queue(events, sorted({one.institution_id for one in found}), lease)
+        wanted = [event for event in events if any(one.wants(event) for one in found)]
+        if wanted:
+            self._post.remember(wanted)
+            await self._queue(wanted, sorted({one.institution_id for one in found}), lease)
         self._courier.lead(lease)
         self._courier.wake()
 

@@ -7,8 +7,6 @@ connection is taken up again without an event missed.
     ESCROWGRID_KEY=… python follow.py [http://127.0.0.1:8000/graphql]
 """
 
-# ruff: noqa: T201
-
 import asyncio
 import json
 import os
@@ -46,11 +44,17 @@ def main() -> None:
 
 def show_positions(address: str, key: str) -> str:
     """Print the open positions; returns the cursor of the instant they were read at."""
-    answer = httpx.post(
-        address,
-        json={"query": (HERE / "positions.graphql").read_text()},
-        headers={"Authorization": f"Bearer {key}"},
-    ).json()
+    try:
+        response = httpx.post(
+            address,
+            json={"query": (HERE / "positions.graphql").read_text()},
+            headers={"Authorization": f"Bearer {key}"},
+        )
+        answer = response.json()
+    except httpx.TransportError as error:
+        raise RefusedError(f"{address} cannot be reached: {error}") from None
+    except ValueError:
+        raise RefusedError(f"{address} answered {response.status_code}, and not with JSON") from None
     if answer.get("errors"):
         raise RefusedError(told(answer["errors"]))
     for edge in answer["data"]["positions"]["edges"]:

@@ -96,7 +96,8 @@ CREATE TABLE personal_data (
   reason_salt bytea,
   metadata jsonb,
   metadata_salt bytea,
-  PRIMARY KEY (institution_id, event_id)
+  -- Root asks by the ids of events alone.
+  PRIMARY KEY (event_id, institution_id)
 );
 CREATE INDEX personal_data_position ON personal_data (institution_id, position_id);
 

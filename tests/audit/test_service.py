@@ -215,7 +215,9 @@ async def test_a_cursor_belongs_to_one_list(database: Database, spread: Spread) 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     parts=st.lists(
-        st.one_of(st.integers(-(2**70), 2**70), st.text(max_size=8), st.sampled_from(["evt_", "aud_", 0])),
+        st.one_of(
+            st.integers(-(2**63), 2**63 - 1), st.text(max_size=8), st.sampled_from(["evt_", "aud_", 0])
+        ),
         max_size=3,
     )
 )

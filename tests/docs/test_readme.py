@@ -77,7 +77,8 @@ def walk(server: Server, books: Bookkeeper, tmp_path_factory: pytest.TempPathFac
 def _typed(walk: Walk, block: Block) -> str:
     text = walk.placed(block.text)
     if block.mark == UNTIL_STOPPED:
-        text = f"set -m\n{{\n{text}}} &\nsleep {SECONDS_UNTIL_STOPPED}\nkill -TERM -- -$!\nset +m"
+        # Afterwards some time passes, in which something happens that the next block must not miss.
+        text = f"set -m\n{{\n{text}}} &\nsleep {SECONDS_UNTIL_STOPPED}\nkill -TERM -- -$!\nset +m\nsleep 1"
     return f"exec >{block.line}.out 2>{block.line}.err\n{text}\necho $? >{block.line}.status"
 
 

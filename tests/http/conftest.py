@@ -43,6 +43,15 @@ JSON = "application/json"
 GRAPHQL = "application/graphql-response+json"
 EVENTS = "text/event-stream"
 
+
+def cost(requested: int, actual: int | None = None, available: int | None = None) -> dict[str, Any]:
+    """What an answer tells of its cost; nothing is limited here."""
+    spent = requested if actual is None else actual
+    return {"extensions": {"cost": {"requested": requested, "actual": spent, "available": available}}}
+
+
+COST = cost(1)
+
 Info = strawberry.Info[Context, None]
 Resolve = Annotated[int | None, strawberry.argument(description="x")]
 
@@ -419,5 +428,5 @@ def noisy() -> None:
 
 async def eventually(condition: Callable[[], bool], seconds: float = 5) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 (what is waited for is on the other side of a socket)
+        while not condition():
             await asyncio.sleep(0.01)

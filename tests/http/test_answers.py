@@ -6,7 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from .conftest import AUTH, AWAY, EVENTS, GRAPHQL, JSON, ROOT, TENANT, Site
+from .conftest import AUTH, AWAY, COST, EVENTS, GRAPHQL, JSON, ROOT, TENANT, Site, cost
+
+SPELLED_COST = '"extensions":{"cost":{"requested":1,"actual":1,"available":null}}}'
 
 
 @pytest.fixture
@@ -37,10 +39,10 @@ async def ask(http: httpx.AsyncClient, query: str, accept: str = GRAPHQL, **more
 
 
 async def test_a_query_and_a_mutation_are_answered(http: httpx.AsyncClient) -> None:
-    assert (await ask(http, "{ping}")).json() == {"data": {"ping": "pong"}}
+    assert (await ask(http, "{ping}")).json() == {"data": {"ping": "pong"}, **COST}
     headers = {**AUTH, "Idempotency-Key": "k-1"}
     response = await http.post("/graphql", json={"query": 'mutation { note(text: "a") }'}, headers=headers)
-    assert response.json() == {"data": {"note": "a:k-1"}}
+    assert response.json() == {"data": {"note": "a:k-1"}, **cost(10)}
 
 
 async def test_every_way_to_bring_a_key(http: httpx.AsyncClient) -> None:
@@ -210,6 +212,7 @@ async def test_refusals_of_resolvers_keep_their_code_and_the_rest_of_the_answer(
                     "extensions": {"code": code, **extra},
                 }
             ],
+            **COST,
         }
 
 
@@ -249,16 +252,16 @@ async def test_numbers_keep_every_digit(http: httpx.AsyncClient) -> None:
     response = await http.post("/graphql", content=text, headers=POST)
     assert response.text == (
         '{"data":{"json":{"a":100000000000000.12345678,"b":0.10,"c":123456789012345678901234567890,"d":1000,'
-        '"e":-0.00000001,"f":[true,null,"😀"]}}}'
+        '"e":-0.00000001,"f":[true,null,"😀"]}},' + SPELLED_COST
     )
     literal = await ask(http, "{json(value: {a: 0.10, b: 12345678901234567890})}", JSON)
-    assert literal.text == '{"data":{"json":{"a":0.10,"b":12345678901234567890}}}'
+    assert literal.text == '{"data":{"json":{"a":0.10,"b":12345678901234567890}},' + SPELLED_COST
 
 
 async def test_get_serves_queries_and_nothing_else(http: httpx.AsyncClient) -> None:
     asked = {"query": "query A($t: String!) {echo(text: $t)} query B {ping}", "operationName": "A"}
     response = await http.get("/graphql", params={**asked, "variables": '{"t":"x"}'}, headers=AUTH)
-    assert response.json() == {"data": {"echo": "x"}}
+    assert response.json() == {"data": {"echo": "x"}, **COST}
     assert response.headers["cache-control"] == "no-store"
     refused = await http.get("/graphql", params={"query": 'mutation {note(text:"x")}'}, headers=AUTH)
     assert (refused.status_code, code_of(refused)) == (405, "METHOD_NOT_ALLOWED")
@@ -396,4 +399,4 @@ async def test_json_is_the_default_and_the_precise_type_is_preferred(http: httpx
         response = await http.post("/graphql", json={"query": "{ping}"}, headers=headers)
         assert response.status_code == 200
         assert response.headers["content-type"] == f"{expected}; charset=utf-8", accept
-        assert json.loads(response.content.decode("utf-8")) == {"data": {"ping": "pong"}}
+        assert json.loads(response.content.decode("utf-8")) == {"data": {"ping": "pong"}, **COST}

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from .conftest import AUTH, GRAPHQL, JSON
+from .conftest import AUTH, COST, GRAPHQL, JSON
 
 TYPENAME = "{ __typename }"
 
@@ -56,13 +56,13 @@ async def test_utf_8_is_read_and_assumed(http: httpx.AsyncClient) -> None:
     for content_type in (f"{JSON}; charset=utf-8", JSON, f'{JSON};charset="UTF-8"'):  # BF61, 78D5
         headers = {**AUTH, "Content-Type": content_type}
         response = await http.post("/graphql", content=body, headers=headers)
-        assert response.json() == {"data": {"echo": "grün"}}
+        assert response.json() == {"data": {"echo": "grün"}, **COST}
 
 
 async def test_methods_and_bodies(http: httpx.AsyncClient, post: Any) -> None:
     assert (await post({"query": TYPENAME})).status_code == 200  # 2C94, 03D4
     got = await http.get("/graphql", params={"query": TYPENAME}, headers=AUTH)  # 5A70
-    assert got.json() == {"data": {"__typename": "Query"}}
+    assert got.json() == {"data": {"__typename": "Query"}, **COST}
     got = await http.get("/graphql", params={"query": "mutation { __typename }"}, headers=AUTH)  # 9C48
     assert got.status_code == 405
     request = http.build_request("POST", "/graphql", content=b'{"query":"{__typename}"}', headers=AUTH)
@@ -89,7 +89,7 @@ async def test_well_formed_parameters(post: Any, accept: str) -> None:
 async def test_variables_of_a_get_are_url_encoded_json(http: httpx.AsyncClient, accept: str) -> None:
     params = {"query": "query T($t: String!) { echo(text: $t) }", "variables": '{"t": "x"}'}  # 6A70, D6D5
     response = await http.get("/graphql", params=params, headers={**AUTH, "Accept": accept})
-    assert response.json() == {"data": {"echo": "x"}}
+    assert response.json() == {"data": {"echo": "x"}, **COST}
 
 
 @pytest.mark.parametrize("accept", [GRAPHQL, JSON])

@@ -13,6 +13,7 @@ from app.context import Context, Request, Services
 from app.http import groups as module
 from app.http.exchange import Exchange
 from app.http.groups import Groups
+from app.http.library import Library
 from app.http.operation import Asked
 from app.http.running import Runner
 from app.positions.model import State
@@ -36,7 +37,9 @@ async def place(services: Services) -> Place:
 def runner(services: Services) -> Runner:
     """What the groups need of a server: services and the schema."""
     nothing = cast("Any", None)
-    return Runner(services, schema.build(services.settings), nothing, nothing, nothing, Groups())
+    library = Library(None, services.settings.trusted_documents)
+    built = schema.build(services.settings)
+    return Runner(services, built, nothing, nothing, nothing, Groups(), nothing, nothing, library)
 
 
 @pytest.fixture

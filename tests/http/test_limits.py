@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import hashlib
 import json
 import logging
 from typing import Any
@@ -189,6 +190,8 @@ async def test_one_line_of_json_a_request(http: httpx.AsyncClient, caplog: pytes
         "method": "POST",
         "path": "/graphql",
         "operation": "Seen",
+        "document": hashlib.sha256(query.encode()).hexdigest()[:16],
+        "cost": 1,
         "operations": 1,
         "key_id": "key_1",
         "institution_id": "inst_1",

@@ -12,7 +12,22 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from .conftest import AUTH, AWAY, ENDED, PROTOCOL, QUICK, ROOT, TENANT, Dial, Peer, Site, eventually, served
+from .conftest import (
+    AUTH,
+    AWAY,
+    COST,
+    ENDED,
+    PROTOCOL,
+    QUICK,
+    ROOT,
+    TENANT,
+    Dial,
+    Peer,
+    Site,
+    cost,
+    eventually,
+    served,
+)
 
 INIT = {"type": "connection_init", "payload": {"authorization": f"Bearer {ROOT}"}}
 
@@ -26,11 +41,12 @@ def code_of(frame: dict[str, Any]) -> str:
 async def test_a_subscription_runs_to_its_end(dial: Dial, site: Site) -> None:
     peer = await dial()
     await peer.subscribe("a", "subscription {count(to: 2)}")
-    assert await peer.next() == {"id": "a", "type": "next", "payload": {"data": {"count": 1}}}
-    assert await peer.next() == {"id": "a", "type": "next", "payload": {"data": {"count": 2}}}
+    assert await peer.next() == {"id": "a", "type": "next", "payload": {"data": {"count": 1}, **cost(10)}}
+    assert await peer.next() == {"id": "a", "type": "next", "payload": {"data": {"count": 2}, **cost(10)}}
     assert await peer.next() == {"id": "a", "type": "complete"}
     await peer.subscribe("a", "query Q($v: JSONObject!) {json(value: $v)}", variables={"v": {"n": 1.5}})
-    assert await peer.next() == {"id": "a", "type": "next", "payload": {"data": {"json": {"n": 1.5}}}}
+    told = {"data": {"json": {"n": 1.5}}, **COST}
+    assert await peer.next() == {"id": "a", "type": "next", "payload": told}
     assert await peer.next() == {"id": "a", "type": "complete"}
     await peer.subscribe("b", 'mutation {note(text: "x")}')
     assert (await peer.next())["payload"]["data"] == {"note": "x:None"}
@@ -190,7 +206,7 @@ async def test_an_id_is_free_once_it_is_completed_from_either_side(dial: Dial) -
         await peer.send({"type": "complete", "id": "b"})
     await peer.send({"type": "complete", "id": "never-was"})
     await peer.subscribe("b", "{ping}")
-    assert (await peer.next())["payload"] == {"data": {"ping": "pong"}}
+    assert (await peer.next())["payload"] == {"data": {"ping": "pong"}, **COST}
 
 
 async def test_completing_ends_the_source_and_closes_the_context(dial: Dial, site: Site) -> None:
@@ -276,7 +292,7 @@ async def test_what_cannot_run_is_an_error_and_the_socket_goes_on(
     assert frame["type"] == "error"
     assert {error["extensions"]["code"] for error in frame["payload"]} == {code}
     await peer.subscribe("a", "{ping}")
-    assert (await peer.next())["payload"] == {"data": {"ping": "pong"}}
+    assert (await peer.next())["payload"] == {"data": {"ping": "pong"}, **COST}
 
 
 async def test_errors_while_running_are_told_beside_the_data(dial: Dial) -> None:

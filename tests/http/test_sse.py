@@ -12,7 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from .conftest import AUTH, ENDED, EVENTS, GRAPHQL, JSON, QUICK, TENANT, Site, eventually, served
+from .conftest import AUTH, ENDED, EVENTS, GRAPHQL, JSON, QUICK, TENANT, Site, cost, eventually, served
+
+SINGLE_COST = '{"cost":{"requested":1,"actual":1,"available":null}}}'
+LIVE_COST = '"extensions":{"cost":{"requested":10,"actual":10,"available":null}}}'
 
 STREAM = {**AUTH, "Accept": EVENTS}
 
@@ -61,8 +64,8 @@ async def test_a_subscription_streams_with_its_cursors(
         assert response.headers["x-request-id"]
         assert [block async for block in events] == [
             "retry: 2000",
-            'id: c1\nevent: next\ndata: {"data":{"count":1}}',
-            'id: c2\nevent: next\ndata: {"data":{"count":2}}',
+            'id: c1\nevent: next\ndata: {"data":{"count":1},' + LIVE_COST,
+            'id: c2\nevent: next\ndata: {"data":{"count":2},' + LIVE_COST,
             "event: complete\ndata: ",
         ]
     await eventually(lambda: len(site.closed) == 1)
@@ -71,7 +74,7 @@ async def test_a_subscription_streams_with_its_cursors(
 async def test_last_event_id_reaches_the_operation(http: httpx.AsyncClient) -> None:
     for headers, expected in (({"Last-Event-ID": "c7"}, "c7"), ({}, "None")):
         found = await whole(http, "subscription {resumed}", headers=headers)
-        assert data_of(found[1]) == {"data": {"resumed": expected}}
+        assert data_of(found[1]) == {"data": {"resumed": expected}, **cost(10)}
     response = await http.post(
         "/graphql",
         json={"query": "subscription {resumed}"},
@@ -86,11 +89,11 @@ async def test_last_event_id_reaches_the_operation(http: httpx.AsyncClient) -> N
 async def test_queries_and_mutations_are_one_event(http: httpx.AsyncClient) -> None:
     assert await whole(http, "{ping}") == [
         "retry: 2000",
-        'event: next\ndata: {"data":{"ping":"pong"}}',
+        'event: next\ndata: {"data":{"ping":"pong"},"extensions":' + SINGLE_COST,
         "event: complete\ndata: ",
     ]
     found = await whole(http, 'mutation {note(text: "a")}', headers={"Idempotency-Key": "k"})
-    assert data_of(found[1]) == {"data": {"note": "a:k"}}
+    assert data_of(found[1]) == {"data": {"note": "a:k"}, **cost(10)}
 
 
 async def test_text_never_breaks_out_of_its_line(http: httpx.AsyncClient) -> None:
@@ -169,7 +172,7 @@ async def test_a_client_that_goes_away_ends_the_source_at_once(http: httpx.Async
 
 async def test_a_source_that_breaks_ends_its_stream(http: httpx.AsyncClient, noisy: None) -> None:
     found = await whole(http, "subscription {breaks}", headers={"X-Request-Id": "s1"})
-    assert data_of(found[1]) == {"data": {"breaks": 1}}
+    assert data_of(found[1]) == {"data": {"breaks": 1}, **cost(10)}
     (error,) = data_of(found[2])["errors"]
     assert error["message"] == "something went wrong on our side; request id s1"
     assert found[3] == "event: complete\ndata: "
@@ -179,7 +182,8 @@ async def test_a_source_that_breaks_ends_its_stream(http: httpx.AsyncClient, noi
 async def test_a_revoked_key_completes_its_streams(http: httpx.AsyncClient, site: Site) -> None:
     headers = {"X-API-Key": TENANT, "Authorization": f"Bearer {TENANT}"}
     async with stream(http, "subscription {count(to: 1, every: 60)}", headers=headers) as (_, events):
-        assert [await anext(events), data_of(await anext(events))] == ["retry: 2000", {"data": {"count": 1}}]
+        assert await anext(events) == "retry: 2000"
+        assert data_of(await anext(events)) == {"data": {"count": 1}, **cost(10)}
         del site.keys.known[TENANT]
         rest = [block async for block in events if not block.startswith(":")]
     assert data_of(rest[0])["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"

@@ -7,9 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.kit.cursor import CURSOR_LENGTH_MAX, BadCursor, seal, unseal
+from app.kit.chain import digest
+from app.kit.cursor import CHECK_LENGTH, CURSOR_LENGTH_MAX, BadCursor, seal, unseal
 
-PARTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.integers(-(2**63), 2**63 - 1), max_size=4)
+PARTS = st.lists(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.integers(-(2**63), 2**63 - 1),
+    max_size=4,
+)
 URL_SAFE = set(string.ascii_letters + string.digits + "-_")
 SEALED = seal("positions:asc", 1_700_000_000_000_000, "pos_1")
 
@@ -83,3 +87,14 @@ def test_a_cursor_too_long_to_be_ours_is_refused_unread() -> None:
 def test_no_text_at_all_does_worse_than_being_refused(text: str) -> None:
     with pytest.raises(BadCursor):
         unseal("positions:asc", text)
+
+
+BODIES = ["5", "null", "true", "{}", "[]", "[[]]", '["o",1.5]', '["o",null]', '["o",true]', '["o",[1]]', '["o",{}]', '["o"', "\udcff"]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_body_that_somebody_made_up_is_refused_although_its_check_fits(body: str) -> None:
+    made = body.encode(errors="surrogateescape")
+    check = digest(b"escrowgrid.cursor" + made).hex()[:CHECK_LENGTH].encode()
+    with pytest.raises(BadCursor):
+        unseal("o", base64.urlsafe_b64encode(check + made).decode().rstrip("="))

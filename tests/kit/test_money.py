@@ -134,3 +134,14 @@ def test_the_key_of_more_digits_than_any_currency_has_equals_no_amount_and_keeps
     """A filter may be given such a number; no amount is."""
     between = Decimal("1.0000000000000000005")
     assert key(Decimal("1.000000000000000000")) < key(between) < key(Decimal("1.000000000000000001"))
+
+
+@given(UNITS)
+def test_the_other_side_of_an_amount_is_exactly_as_large(units: int) -> None:
+    amount = Decimal(units).scaleb(-18, money.EXACT)
+    assert money.add(amount, money.negate(amount)) == 0
+    assert money.negate(money.negate(amount)) == amount
+
+
+def test_the_other_side_of_nothing_is_nothing() -> None:
+    assert str(money.negate(Decimal("0.00"))) == "0.00"

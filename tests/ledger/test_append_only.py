@@ -114,7 +114,7 @@ async def test_the_writer_cannot_append_for_an_institution_outside_its_batch(
     await factories.position(services, elsewhere.asset)
     before = await factories.footprint(owner)
     async with services.database.pool(DatabaseRole.WRITER).acquire() as connection:
-        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):  # noqa: PT012 - the transaction has to end with it
             async with connection.transaction():
                 await take_role(connection, DatabaseRole.WRITER, [place.institution.id])
                 await connection.execute(

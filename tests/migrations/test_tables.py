@@ -17,7 +17,7 @@ TABLES = sorted(metadata.tables.values(), key=lambda table: table.name)
 # What the database keeps for itself: no store has to know it.
 OMITTED = {"ledger_head": {"singleton", "system_identifier", "timeline"}}
 # Tables that are reached with SQL of asyncpg alone.
-UNNAMED = {"alembic_version", "leases", "followers", "parked_events", "checkpoints"}
+UNNAMED = {"alembic_version", "leases", "followers", "parked_events", "checkpoints", "audit_seals"}
 
 COLUMNS = """
 SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, NOT a.attnotnull AS nullable,

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -106,14 +107,30 @@ class Desk:
 
     def terms(self, **others: Any) -> dict[str, Any]:
         """The input of a creation."""
-        input = {
+        found = {
             "assetId": self.place.asset.id,
             "holderReference": "H",
             "currency": "USD",
             "amount": "100.00",
             **others,
         }
-        return {name: value for name, value in input.items() if value is not ...}
+        return {name: value for name, value in found.items() if value is not ...}
+
+
+class Now:
+    """A clock that tests own; it starts at the present, which the database's own clock reads."""
+
+    def __init__(self) -> None:
+        self.moment = datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return self.moment
+
+    def advance(self, seconds: float) -> None:
+        self.moment += timedelta(seconds=seconds)
+
+    def ahead(self, seconds: float) -> datetime:
+        return self.moment + timedelta(seconds=seconds)
 
 
 async def made_desk(services: Services, schema: Schema, owner: asyncpg.Connection) -> Desk:

@@ -81,14 +81,14 @@ async def test_every_state_and_every_mutation(
     position = await shared.position(state=state)
     held = position.balances.held
     spelled = {ALL: f"{held or 100:.2f}", MORE: f"{max(held, Decimal(100)) + Decimal('0.01'):.2f}"}
-    input = {name: spelled.get(value, value) for name, value in given.items()}
+    sent = {name: spelled.get(value, value) for name, value in given.items()}
     if not isinstance(outcome, State):
-        error = await shared.refused(mutation, id=position.id, **input)
+        error = await shared.refused(mutation, id=position.id, **sent)
         assert error["code"] == outcome
         assert error["message"]
         assert error["field"] in {"amount", "toState"}
         return
-    payload = await shared.accepted(mutation, id=position.id, **input)
+    payload = await shared.accepted(mutation, id=position.id, **sent)
     after, event = payload["position"], payload["event"]
     check_money(after)
     assert (after["state"], after["stage"], after["version"]) == (outcome, outcome, position.version + 1)
@@ -162,13 +162,13 @@ async def test_a_read_only_key_moves_nothing(shared: Desk) -> None:
     position = await shared.position()
     before = await factories.footprint(shared.owner)
     reader = factories.principal(shared.place.institution.id, Role.READ_ONLY)
-    for mutation, input in (
+    for mutation, sent in (
         ("fundPosition", {"id": position.id}),
         ("createPosition", shared.terms()),
         ("transitionPosition", {"id": position.id, "toState": "FUNDED"}),
     ):
         document = f"mutation ($input: {INPUTS[mutation]}!) {{ {mutation}(input: $input) {{ replayed }} }}"
-        answered = await shared.run(document, {"input": input}, principal=reader)
+        answered = await shared.run(document, {"input": sent}, principal=reader)
         assert answered.codes == ["FORBIDDEN"]
         assert answered.data is None
     assert await factories.footprint(shared.owner) == before

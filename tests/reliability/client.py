@@ -4,11 +4,13 @@ import asyncio
 import itertools
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.reliability.site import Server
 from tests.reliability.wire import Broken, Wire
 
 KNOWN_WITHIN_SECONDS = 90
@@ -40,7 +42,9 @@ LISTS = frozenset({"createPositions", "transitionPositions"})
 def document(mutation: str) -> str:
     """The document that sends one command, or a list of them."""
     told = "results { ...Told } userErrors { code message field }" if mutation in LISTS else "...Told"
-    return f"mutation ($input: {INPUTS[mutation]}!) {{ made: {mutation}(input: $input) {{ {told} }} }}{COMMAND}"
+    return (
+        f"mutation ($input: {INPUTS[mutation]}!) {{ made: {mutation}(input: $input) {{ {told} }} }}{COMMAND}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,7 @@ class Client:
         self.open_outcomes: Counter[str] = Counter()
         self.under_way = 0
         self.settled = 0
+        self._settling = asyncio.Condition()
 
     def close(self) -> None:
         self._wire.close()
@@ -171,13 +176,19 @@ class Client:
         finally:
             self.under_way -= 1
         self.settled += 1
+        async with self._settling:
+            self._settling.notify_all()
         if self._journal:
             self._journal.answered(number, results)
         return results
 
-    async def _settled(
-        self, tenant: Tenant, mutation: str, input: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
+    async def settle(self, count: int) -> None:
+        """Until so many more commands have their outcome."""
+        wanted = self.settled + count
+        async with self._settling:
+            await self._settling.wait_for(lambda: self.settled >= wanted)
+
+    async def _settled(self, tenant: Tenant, mutation: str, input: Mapping[str, Any]) -> list[dict[str, Any]]:
         deadline = asyncio.get_running_loop().time() + KNOWN_WITHIN_SECONDS
         while True:
             made = (await self.ask(tenant.key, document(mutation), {"input": input}))["made"]
@@ -187,6 +198,16 @@ class Client:
             self.open_outcomes[TRY_AGAIN] += 1
             assert asyncio.get_running_loop().time() < deadline, "it cannot be done in time"
             await asyncio.sleep(PAUSE_SECONDS)
+
+
+@asynccontextmanager
+async def connected(*servers: Server) -> AsyncIterator[Client]:
+    """A client of these servers, in turn, without a journal."""
+    client = Client(Doors(*(server.url for server in servers)))
+    try:
+        yield client
+    finally:
+        client.close()
 
 
 def _results(made: dict[str, Any], items: int) -> list[dict[str, Any]]:

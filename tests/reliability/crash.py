@@ -54,10 +54,8 @@ async def _judged(tally: Tally, site: Site, doors: Doors) -> AsyncIterator[Clien
 
 async def kill_servers(tally: Tally, limit: Limit, site: Site) -> None:
     """Kill the server again and again, at random moments and at those that hurt most; another one takes over."""
-    doors = Doors()
-    (current,) = await site.serve()
-    doors.open(current.url)
-    async with _judged(tally, site, doors) as client:
+    async with site.serving() as (first,), _judged(tally, site, doors := Doors(first.url)) as client:
+        current = first
         while limit.more(tally.reached):
             # The next process boots while the load goes on: that takes longer than all the rest.
             following = site.start_server()
@@ -98,8 +96,9 @@ async def _at_barrier(site: Site, server: Server, hold: str, waits: tuple[str, s
         async with owner.transaction():
             await owner.execute(hold)
             deadline = time.monotonic() + BARRIER_SECONDS_MAX
-            while not await watch.fetchval(WAITING, *waits) and time.monotonic() < deadline:
-                await asyncio.sleep(0.01)
+            waiting = 0
+            while not waiting and time.monotonic() < deadline:
+                waiting = await watch.fetchval(WAITING, *waits)
             server.kill()
 
 
@@ -108,9 +107,8 @@ CRASHES = (_at_random, _before_the_answer, _before_head, _before_rows, _at_rando
 
 async def crash_database(tally: Tally, limit: Limit, site: Site) -> None:
     """Crash the database again and again; the server stays up and serves again by itself."""
-    (server,) = await site.serve(relayed=True)
     slowest = 0.0
-    async with _judged(tally, site, Doors(server.url)) as client:
+    async with site.serving(relayed=True) as (server,), _judged(tally, site, Doors(server.url)) as client:
         while limit.more(tally.reached):
             await _some_settled(client)
             tally.counts["under way when crashed"] += client.under_way
@@ -131,6 +129,4 @@ async def crash_database(tally: Tally, limit: Limit, site: Site) -> None:
 
 async def _some_settled(client: Client, count: int = SETTLED_MIN) -> None:
     async with asyncio.timeout(SETTLED_WITHIN_SECONDS):
-        wanted = client.settled + count
-        while client.settled < wanted:
-            await asyncio.sleep(0.02)
+        await client.settle(count)

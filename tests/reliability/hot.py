@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 
-from tests.reliability.client import Client, Doors, Tenant, found_tenant, refusal_of
+from tests.reliability.client import Client, Tenant, connected, found_tenant, refusal_of
 from tests.reliability.history import Op, violations
 from tests.reliability.site import Site
 from tests.reliability.tally import Limit, Tally
@@ -17,6 +17,7 @@ from tests.reliability.tally import Limit, Tally
 CLIENTS = 64
 POSITIONS = 10
 AMOUNT = "1000000.00"
+JUDGED_AT_ONCE = 20_000
 READ = "query ($id: ID!) { position(id: $id) { id version state funded released refunded held } }"
 FOLD = """
 SELECT position_id, position_version, new_state, funded, released, refunded, held FROM ledger_events
@@ -40,7 +41,12 @@ class Crowd:
 
     async def open(self) -> None:
         """The positions, not funded yet."""
-        terms = {"assetId": self._tenant.asset_id, "holderReference": "H", "currency": "USD", "amount": AMOUNT}
+        terms = {
+            "assetId": self._tenant.asset_id,
+            "holderReference": "H",
+            "currency": "USD",
+            "amount": AMOUNT,
+        }
         for _ in range(POSITIONS):
             await self._do("createPosition", **terms)
 
@@ -113,20 +119,16 @@ class Crowd:
 
 async def hot_positions(tally: Tally, limit: Limit, site: Site) -> None:
     """Many on few, across processes; then the histories are judged."""
-    servers = [server for server in site.servers if server.is_alive] or await site.serve(2)
-    client = Client(Doors(*(server.url for server in servers)))
-    try:
+    async with site.serving(2) as servers, connected(*servers) as client:
         while limit.more(tally.reached):
             tenant = await found_tenant(client, site.root_key, "Hot Trust")
             crowd = Crowd(client, tenant, tally)
             await crowd.open()
-            some = Limit(tally.reached + min(limit.count - tally.reached, 20_000), limit.until)
+            some = Limit(min(limit.count, tally.reached + JUDGED_AT_ONCE), limit.until)
             await asyncio.gather(*(crowd.go_on(number, some) for number in range(CLIENTS)))
             await crowd.close()
             async with site.connected() as owner:
                 await crowd.judge(owner)
-    finally:
-        client.close()
 
 
 def _seen(state: str, *amounts: str | Decimal) -> tuple[object, ...]:

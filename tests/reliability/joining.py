@@ -12,7 +12,7 @@ from app.principal import ALL_INSTITUTIONS
 from tests import factories
 from tests.factories import Place
 from tests.reliability.site import Site
-from tests.reliability.stream import HEADS, settings_of
+from tests.reliability.stream import heads, settings_of
 from tests.reliability.tally import Limit, Tally, milliseconds, percentile
 
 SUBSCRIBERS = 1_000
@@ -45,7 +45,8 @@ async def _one_return(tally: Tally, site: Site, backlog: int) -> None:
         async with fresh.running():
             await _join(tally, site, fresh.services.tail, places, writing, quiet)
             tally.require(
-                fresh.services.tail.ring_bytes <= fresh.services.settings.ring_bytes_max, "the ring is too heavy"
+                fresh.services.tail.ring_bytes <= fresh.services.settings.ring_bytes_max,
+                "the ring is too heavy",
             )
 
 
@@ -53,15 +54,15 @@ async def _join(
     tally: Tally, site: Site, tail: Tail, places: list[Place], writing: Parts, quiet: list[float]
 ) -> None:
     async with site.connected() as owner:
-        heads: dict[str, int] = dict(await owner.fetch(HEADS))
+        last = await heads(owner)
     scopes = [ALL_INSTITUTIONS, *(where.institution.id for where in places)]
-    ends = {scope: heads[scope] + PACED + LIVE_EVENTS for scope in scopes[:2]}
+    ends = {scope: last[scope] + PACED + LIVE_EVENTS for scope in scopes[:2]}
     began, used = time.monotonic(), time.process_time()
     tasks = []
     for number in range(SUBSCRIBERS):
         scope = scopes[number % len(scopes)]
-        cursor = random.randint(0, heads[scope])
-        until = ends.get(scope, heads[scope])
+        cursor = random.randint(0, last[scope])
+        until = ends.get(scope, last[scope])
         tasks.append(asyncio.create_task(_subscriber(tail, scope, cursor, until, tally)))
     busy = await _paced(writing, places[0])
     tally.notes["writing p50 quiet"] = milliseconds(percentile(quiet, 0.5))

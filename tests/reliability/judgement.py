@@ -89,7 +89,10 @@ def _judge_one(key: str, result: dict[str, Any], event: asyncpg.Record | None, t
         "position": (told["positionId"], event["position_id"]),
         "version": (position["version"], event["position_version"]),
         "state": (position["state"], event["new_state"]),
-        **{name: (Decimal(position[name]), event[name]) for name in ("funded", "released", "refunded", "held")},
+        **{
+            name: (Decimal(position[name]), event[name])
+            for name in ("funded", "released", "refunded", "held")
+        },
         "legs": (sum(Decimal(leg["amount"]) for leg in told["postings"]), 0),
     }
     for name, (said, there) in pairs.items():

@@ -80,9 +80,9 @@ class Life:
         """Not a command of the ledger: its row and its audit are one transaction, and nobody may ask twice."""
         label = f"asset {uuid.uuid4()}"
         text = "mutation ($input: CreateAssetInput!) { made: createAsset(input: $input) { asset { id } } }"
-        input = {"institutionId": self._tenant.id, "templateId": self._tenant.template_id, "label": label}
+        wanted = {"institutionId": self._tenant.id, "templateId": self._tenant.template_id, "label": label}
         url = await self._client.doors.pick()
-        answered = await self._client.post(url, self._tenant.key, text, {"input": input})
+        answered = await self._client.post(url, self._tenant.key, text, {"input": wanted})
         if answered.known:
             self.assets.append(answered.data["made"]["asset"]["id"])
 
@@ -97,9 +97,7 @@ class Life:
 
     async def _do(self, mutation: str, refused: str | None, **input: Any) -> dict[str, Any]:
         key = _key()
-        (result,) = await self._client.command(
-            self._tenant, mutation, [key], idempotencyKey=key, **input
-        )
+        (result,) = await self._client.command(self._tenant, mutation, [key], idempotencyKey=key, **input)
         said = refusal_of(result)
         self._tally.require(said == refused, f"{mutation} {input}: expected {refused}, was told {said}")
         return result
@@ -120,7 +118,9 @@ def _key() -> str:
 
 
 @asynccontextmanager
-async def lived(client: Client, tenants: Sequence[Tenant], tally: Tally, count: int) -> AsyncIterator[list[Life]]:
+async def lived(
+    client: Client, tenants: Sequence[Tenant], tally: Tally, count: int
+) -> AsyncIterator[list[Life]]:
     """So many clients busy for the length of the block; at its end every outcome is known."""
     stopping = asyncio.Event()
     lives = [Life(client, tenants[n % len(tenants)], tally, random.randrange(2**32)) for n in range(count)]

@@ -30,14 +30,15 @@ def run(wanted: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Until standard input ends."""
+    """Until standard input ends, or whoever writes there does."""
+    end_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them: they are watched by their number
-    print("ready", flush=True)  # noqa: T201 - the protocol
+    print("ready", flush=True)
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
             run(json.loads(line))
-        print(pid, flush=True)  # noqa: T201 - the protocol
+        print(pid, flush=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from tests.reliability.client import Client, Doors, Tenant, document, found_tenant
+from tests.reliability.client import Client, Tenant, connected, document, found_tenant
 from tests.reliability.site import Site
 from tests.reliability.tally import Limit, Tally
 
@@ -20,18 +20,13 @@ REPLAYED = "replayed"
 
 async def equal_commands(tally: Tally, limit: Limit, site: Site) -> None:
     """Every mutation that moves a position, alone and in lists."""
-    servers = [server for server in site.servers if server.is_alive] or await site.serve(2)
-    client = Client(Doors(*(server.url for server in servers)))
-    try:
+    async with site.serving(2) as servers, connected(*servers) as client, site.connected() as owner:
         tenant = await found_tenant(client, site.root_key, "Retry Trust")
-        async with site.connected() as owner:
-            while limit.more(tally.reached):
-                for mutation, state, input, other in _cases(tenant):
-                    ids = [await _position(client, tenant, state) for _ in range(2)]
-                    await _fifty(client, tenant, mutation, _filled(input, ids), _filled(other, ids), owner, tally)
-                    tally.reached += 1
-    finally:
-        client.close()
+        while limit.more(tally.reached):
+            for mutation, state, asked, other in _cases(tenant):
+                ids = [await _position(client, tenant, state) for _ in range(2)]
+                await _fifty(client, tenant, mutation, _filled(asked, ids), _filled(other, ids), owner, tally)
+                tally.reached += 1
 
 
 def _cases(tenant: Tenant) -> list[tuple[str, str, dict[str, Any], dict[str, Any]]]:
@@ -52,7 +47,12 @@ def _cases(tenant: Tenant) -> list[tuple[str, str, dict[str, Any], dict[str, Any
         ("transitionPosition", "FUNDED", {**part, to: "PARTIALLY_RELEASED"}, {**first, to: "CANCELLED"}),
         ("createPositions", "", {"items": [terms, dearer]}, {"items": [dearer, terms]}),
         ("transitionPositions", "CREATED", _both("FUNDED"), _both("CANCELLED")),
-        ("transitionPositions", "CREATED", {**_both("FUNDED"), "atomic": True}, {**_both("CANCELLED"), "atomic": True}),
+        (
+            "transitionPositions",
+            "CREATED",
+            {**_both("FUNDED"), "atomic": True},
+            {**_both("CANCELLED"), "atomic": True},
+        ),
     ]
 
 
@@ -72,13 +72,17 @@ async def _fifty(
     acts = len(input.get("items", [input]))
     keys = [str(uuid.uuid4()) for _ in range(acts)]
     before = await owner.fetchval(EVENTS, tenant.id)
-    answers = await asyncio.gather(*(_send(client, tenant, mutation, _keyed(input, keys)) for _ in range(EQUAL)))
+    answers = await asyncio.gather(
+        *(_send(client, tenant, mutation, _keyed(input, keys)) for _ in range(EQUAL))
+    )
     answers.append(await _send(client, tenant, mutation, _keyed(input, keys)))
     effects = await owner.fetchval(EVENTS, tenant.id) - before
     if effects != acts:
         tally.double(f"{mutation}: {effects} events instead of {acts}")
     bodies = {json.dumps(_bare(answer), sort_keys=True) for answer in answers}
-    tally.require(len(bodies) == 1, f"{mutation}: {len(bodies)} different answers, such as {sorted(bodies)[:2]}")
+    tally.require(
+        len(bodies) == 1, f"{mutation}: {len(bodies)} different answers, such as {sorted(bodies)[:2]}"
+    )
     first = sum(not result[REPLAYED] for answer in answers for result in _each(answer))
     tally.require(first == acts, f"{mutation}: {first} of {acts} answers say that it was not a replay")
     refused = await _send(client, tenant, mutation, _keyed(other, keys))
@@ -121,7 +125,7 @@ def _keyed(input: dict[str, Any], keys: list[str]) -> dict[str, Any]:
 
 def _each(answer: dict[str, Any]) -> list[dict[str, Any]]:
     """The answers of a list, or the one."""
-    results: list[dict[str, Any]] = answer["results"] if "results" in answer else [answer]
+    results: list[dict[str, Any]] = answer.get("results", [answer])
     return results
 
 

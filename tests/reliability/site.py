@@ -13,7 +13,8 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -26,13 +27,14 @@ from app.storage.database import Address
 from app.storage.provide import prepare
 from app.verify.findings import Report
 from app.verify.walk import verify
-from tests.reliability.processes import end_with_parent, exists
+from tests.reliability.processes import exists
 from tests.reliability.relay import Relay
 from tests.serving import ROOT, free_port, plain_environment
 
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 40
 DURABILITY = ("fsync", "synchronous_commit", "full_page_writes")
+NOTHING: Mapping[str, str] = MappingProxyType({})
 SERVER_SETTINGS = {
     "STORE_BACKEND": "postgres",
     "LOG_LEVEL": "WARNING",
@@ -55,7 +57,6 @@ class Nursery:
             text=True,
             bufsize=1,
             start_new_session=True,
-            preexec_fn=end_with_parent,
         )
         self._told()
 
@@ -66,7 +67,10 @@ class Nursery:
         self._process.stdin.write(json.dumps(wanted) + "\n")
         return int(self._told())
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End it, and with it what it started."""
         self._process.kill()
         self._process.wait()
@@ -151,12 +155,12 @@ class Server:
 class Site:
     """The database, its servers, and whoever looks at both from outside."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, nursery: Nursery) -> None:
         self.folder = folder
         self.root_key = f"egroot_{secrets.token_urlsafe(24)}"
         self.servers: list[Server] = []
         self.relay = Relay()
-        self._nursery = Nursery()
+        self._nursery = nursery
         self._running = self._start()
         self._address: Address | None = None
 
@@ -168,7 +172,9 @@ class Site:
         self._address = await asyncio.to_thread(prepare, self._running.admin_url)
         async with self.connected() as owner:
             for name in DURABILITY:
-                assert await owner.fetchval("SELECT current_setting($1)", name) == "on", "crashes have to hurt"
+                assert await owner.fetchval("SELECT current_setting($1)", name) == "on", (
+                    "crashes have to hurt"
+                )
         await self.relay.open(self._running.port)
 
     def address(self, *, relayed: bool = False) -> Address:
@@ -178,18 +184,30 @@ class Site:
         urls = (self._address.url, self._address.direct_url, self._address.owner_url)
         return Address(*(_at(url, port) for url in urls))
 
-    def start_server(self, *, relayed: bool = False, **settings: str) -> Server:
+    def start_server(self, *, relayed: bool = False, settings: Mapping[str, str] = NOTHING) -> Server:
         """A new server process, not ready yet."""
         address = self.address(relayed=relayed)
         server = Server(self._nursery, address, self.root_key, self.folder, settings)
         self.servers.append(server)
         return server
 
-    async def serve(self, count: int = 1, *, relayed: bool = False, **settings: str) -> list[Server]:
+    async def serve(
+        self, count: int = 1, *, relayed: bool = False, settings: Mapping[str, str] = NOTHING
+    ) -> list[Server]:
         """New server processes that serve."""
-        servers = [self.start_server(relayed=relayed, **settings) for _ in range(count)]
+        servers = [self.start_server(relayed=relayed, settings=settings) for _ in range(count)]
         await asyncio.gather(*(server.ready() for server in servers))
         return servers
+
+    @asynccontextmanager
+    async def serving(
+        self, count: int = 1, *, relayed: bool = False, settings: Mapping[str, str] = NOTHING
+    ) -> AsyncIterator[list[Server]]:
+        """Server processes for the length of the block; whatever was started in it ends with it."""
+        try:
+            yield await self.serve(count, relayed=relayed, settings=settings)
+        finally:
+            await self.stop_servers()
 
     async def stop_servers(self) -> None:
         """All of them."""
@@ -225,19 +243,16 @@ class Site:
     async def close(self) -> None:
         """End everything that was started."""
         await self.stop_servers()
-        self._nursery.close()
         await self.relay.close()
         self._running.stop("immediate")
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[Site]:
+async def opened(nursery: Nursery) -> AsyncIterator[Site]:
     """A site in a folder of its own, gone at the end of the block."""
-    # Not pytest's own folder: the database's account has to pass through.
-    folder = Path(tempfile.mkdtemp(prefix="escrowgrid-reliability-"))
-    folder.chmod(0o711)
+    folder = _folder()
     try:
-        site = Site(folder)
+        site = Site(folder, nursery)
         try:
             await site.open()
             yield site
@@ -247,7 +262,14 @@ async def opened() -> AsyncIterator[Site]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _folder() -> Path:
+    """Not pytest's own: the database's account has to pass through."""
+    folder = Path(tempfile.mkdtemp(prefix="escrowgrid-reliability-"))
+    folder.chmod(0o711)
+    return folder
+
+
 def _at(url: str, port: int) -> str:
-    parts: Any = urlsplit(url)
+    parts = urlsplit(url)
     login = parts.netloc.rpartition("@")[0]
     return urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{port}"))

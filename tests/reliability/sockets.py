@@ -28,14 +28,18 @@ class Socket:
 
     async def messages(self) -> AsyncIterator[tuple[str, Any]]:
         """(operation, its data) for ever; anything but data is an error."""
+        async for operation, kind, payload in self.frames():
+            assert kind == "next" and not payload.get("errors"), (operation, kind, payload)
+            yield operation, payload["data"]
+
+    async def frames(self) -> AsyncIterator[tuple[str, str, Any]]:
+        """(operation, kind of message, payload) for ever; pings are answered."""
         async for text in self._connection:
             message = json.loads(text)
             if message["type"] == "ping":
                 await self._send({"type": "pong"})
-                continue
-            assert message["type"] == "next", message
-            assert not message["payload"].get("errors"), message
-            yield message["id"], message["payload"]["data"]
+            else:
+                yield message["id"], message["type"], message.get("payload")
 
     async def _send(self, message: Mapping[str, Any]) -> None:
         await self._connection.send(json.dumps(message))

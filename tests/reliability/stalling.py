@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import httpx
 
 from tests.reliability import sockets
-from tests.reliability.client import Client, Doors, Tenant, found_tenant
+from tests.reliability.client import Client, Tenant, connected, found_tenant
 from tests.reliability.site import Server, Site
 from tests.reliability.sockets import Socket
 from tests.reliability.tally import Limit, Tally, milliseconds, percentile
@@ -38,16 +38,12 @@ HEAVY = "subscription { ledgerEvents { cursor node { id metadata } } }"
 
 async def stalled_subscribers(tally: Tally, limit: Limit, site: Site, *, events: int) -> None:
     """The same stream of events to the same live subscribers, without stalled ones beside them and with."""
-    (server,) = await site.serve(RING_BYTES_MAX=str(RING_BYTES), STALLED_SOCKET_SECONDS=str(STALLED_SECONDS))
-    client = Client(Doors(server.url))
-    try:
+    settings = {"RING_BYTES_MAX": str(RING_BYTES), "STALLED_SOCKET_SECONDS": str(STALLED_SECONDS)}
+    async with site.serving(settings=settings) as (server,), connected(server) as client:
         tenant = await found_tenant(client, site.root_key, "Stalled Trust")
         while limit.more(tally.reached):
             await _compare(tally, client, server, tenant, events)
             tally.reached += STALLED
-    finally:
-        client.close()
-        await server.stop()
 
 
 async def _compare(tally: Tally, client: Client, server: Server, tenant: Tenant, events: int) -> None:
@@ -78,7 +74,9 @@ async def _compare(tally: Tally, client: Client, server: Server, tenant: Tenant,
         "p50 beside": milliseconds(percentile(beside, 0.5)),
     }
     allowed = LATENCY_FACTOR_MAX * quiet_p99 + LATENCY_ALLOWANCE_SECONDS
-    tally.require(beside_p99 <= allowed, f"p99 {quiet_p99:.3f} s became {beside_p99:.3f} s beside stalled sockets")
+    tally.require(
+        beside_p99 <= allowed, f"p99 {quiet_p99:.3f} s became {beside_p99:.3f} s beside stalled sockets"
+    )
     tally.require(growth <= GROWTH_BYTES_MAX, f"memory grew by {growth:,} bytes")
 
 
@@ -125,6 +123,8 @@ async def _until_closed(tally: Tally, server: Server) -> None:
             if open_now <= LIVE:
                 return
             if time.monotonic() > deadline:
-                tally.violate(f"{open_now - LIVE:.0f} stalled sockets are still open after {CLOSED_WITHIN_SECONDS} s")
+                tally.violate(
+                    f"{open_now - LIVE:.0f} stalled sockets are still open after {CLOSED_WITHIN_SECONDS} s"
+                )
                 return
             await asyncio.sleep(0.2)

@@ -68,6 +68,11 @@ def settings_of(site: Site, **changes: Any) -> Settings:
     )
 
 
+async def heads(owner: asyncpg.Connection) -> dict[str, int]:
+    """The last number of every scope."""
+    return {row[0]: row[1] for row in await owner.fetch(HEADS)}
+
+
 @asynccontextmanager
 async def two_parts(site: Site, **changes: Any) -> AsyncIterator[list[Parts]]:
     """What two server processes are made of, without their HTTP side."""
@@ -90,12 +95,12 @@ async def tail_under_fire(tally: Tally, limit: Limit, site: Site, *, crashes: in
                 group.create_task(_reader(both[n % 2].services.tail, places, n, ledger, tally))
                 for n in range(READERS)
             ]
-            readers += [group.create_task(_probe(parts.services.tail, first, ledger, tally)) for parts in both]
+            readers += [
+                group.create_task(_probe(parts.services.tail, first, ledger, tally)) for parts in both
+            ]
             async with asyncio.TaskGroup() as writing:
                 for n in range(WRITERS * ABREAST):
-                    writing.create_task(
-                        _writer(both[n % 2], places[n % TENANTS], ledger, tally, stopping)
-                    )
+                    writing.create_task(_writer(both[n % 2], places[n % TENANTS], ledger, tally, stopping))
                 writing.create_task(_faults(site, ledger, tally, stopping, crashes))
                 writing.create_task(_meddler(site, places, stopping))
                 while limit.more(tally.reached):
@@ -103,11 +108,13 @@ async def tail_under_fire(tally: Tally, limit: Limit, site: Site, *, crashes: in
                     tally.reached = len(ledger.committed)
                 stopping.set()
             async with site.connected() as owner:
-                ledger.final = dict(await owner.fetch(HEADS))
+                ledger.final = await heads(owner)
             await _all_level(readers, tally)
         written = ledger.final[ALL_INSTITUTIONS] - first
         tally.reached = written
-        tally.require(written == len(ledger.committed), f"{written} events, {len(ledger.committed)} acknowledged")
+        tally.require(
+            written == len(ledger.committed), f"{written} events, {len(ledger.committed)} acknowledged"
+        )
         tally.require(all(parts.services.tail.failure is None for parts in both), "a tail stopped")
     slowest = max(ledger.lags, default=0)
     tally.notes["slowest commit to reader"] = milliseconds(slowest)
@@ -128,7 +135,9 @@ async def _reader(tail: Tail, places: Sequence[Place], number: int, ledger: Ledg
     last = random.randint(0, await patiently(lambda: tail.head(scope), tally))
     while ledger.final is None or last < ledger.final[scope]:
         leaving = random.randint(1, 4_000)
-        last = await patiently(lambda last=last, leaving=leaving: _some(tail, scope, last, leaving, ledger, tally), tally)
+        last = await patiently(
+            lambda last=last, leaving=leaving: _some(tail, scope, last, leaving, ledger, tally), tally
+        )
         if random.random() < 0.05:
             last = random.randint(0, last)
 

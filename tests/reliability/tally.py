@@ -3,6 +3,7 @@
 import math
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 VIOLATIONS_KEPT = 20
@@ -61,6 +62,10 @@ class Tally:
         return "\n  ".join([told + f"{self.violations} violations; {self.remarks}", *self.first])
 
 
+# Makes the tally of a promise: its name, and what is counted.
+Row = Callable[[str, str], Tally]
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """How far to go: so many, or until a moment of the monotonic clock, whichever comes first."""
@@ -86,3 +91,25 @@ def percentile(values: list[float], share: float) -> float:
 def milliseconds(seconds: float) -> str:
     """For a note."""
     return f"{seconds * 1000:.0f} ms"
+
+
+def table(tallies: Sequence[Tally]) -> str:
+    """The final table: how far each promise was put to, and every time it was broken; below each what was measured."""
+    heads = ("row", "reached", "lost", "doubled", "violations")
+    lines = [
+        (
+            tally.row,
+            f"{tally.reached:,} {tally.unit}",
+            *(f"{count:,}" for count in (tally.lost, tally.doubled, tally.violations)),
+        )
+        for tally in tallies
+    ]
+    widths = [max(len(line[place]) for line in (heads, *lines)) for place in range(len(heads))]
+
+    def spelled(line: Sequence[str]) -> str:
+        return "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+    told = [spelled(heads)]
+    for line, tally in zip(lines, tallies, strict=True):
+        told += [spelled(line), f"    {tally.remarks}", *(f"    ! {text}" for text in tally.first)]
+    return "\n".join(told)

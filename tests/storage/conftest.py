@@ -93,6 +93,19 @@ SELECT 'aud_' || lpad(g::text, 26, '0'), now() + g * interval '1 second', 'inst_
        'ast_' || g, CASE WHEN g % 1000 < 6 THEN 'FAILURE' ELSE 'SUCCESS' END, NULL, 'req_1', NULL, '{}'
 FROM n WHERE g <= 50000;
 
+INSERT INTO webhook_endpoints
+SELECT 'inst_' || lpad((CASE WHEN g <= 900 THEN g % 3 + 1 ELSE g % 2990 + 4 END)::text, 26, '0'),
+       'hook_' || lpad(g::text, 26, '0'), 'https://example.test/' || g, '', NULL, NULL, true, NULL, 0, 'root',
+       timestamptz '2026-01-01' + g * interval '1 minute', now(), NULL
+FROM generate_series(1, 20000) g;
+
+INSERT INTO webhook_deliveries (institution_id, id, endpoint_id, event_id, position_id, sequence, state, attempts, step,
+                                next_attempt_at, created_at, updated_at)
+SELECT 'inst_' || lpad(inst::text, 26, '0'), 'dlv_' || lpad(g::text, 26, '0'),
+       'hook_' || lpad((inst - 1 + 3 * (g % 299 + 1))::text, 26, '0'), 'evt_' || lpad(g::text, 26, '0'),
+       'pos_' || lpad(g::text, 26, '0'), g, CASE WHEN g % 1000 < 6 THEN 'FAILED' ELSE 'DELIVERED' END, 1, 0, NULL, at, at
+FROM n WHERE g <= 50000;
+
 DROP TABLE n;
 ANALYZE;
 """

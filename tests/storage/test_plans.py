@@ -44,9 +44,11 @@ TABLES = {
     "institutions": "institutions",
     "apiKeys": "api_keys",
     "auditEvents": "audit_events",
+    "webhookEndpoints": "webhook_endpoints",
+    "webhookDeliveries": "webhook_deliveries",
 }
 # Lists that are short for each institution: to walk those of one institution is enough.
-SHORT = {"assetTemplates", "policies", "apiKeys"}
+SHORT = {"assetTemplates", "policies", "apiKeys", "webhookEndpoints"}
 # Tests that look at other rows than their own.
 RELATIVE = {("policies", "current")}
 

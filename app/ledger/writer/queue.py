@@ -1,7 +1,7 @@
 """Waiting commands, taken round-robin by institution so that a flood from one delays another by one batch."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +9,11 @@ from app.errors import Overloaded, Problem
 from app.ledger.writer.contract import Answer, Command
 
 Outcome = list[Answer] | Problem
+
+# While several institutions are at work a batch takes few commands of each, so that it is over soon: with one of them
+# flooding, another waits for two batches (measured: of 256 commands 180 ms, of 32 some 20 ms and 10 % fewer a second).
+AT_WORK_SECONDS = 1.0
+SHARE_MAX = 32
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +49,8 @@ class FairQueue:
         self._commands_max = commands_max
         self._waiting: OrderedDict[str, deque[Submission]] = OrderedDict()
         self._counts: dict[str, int] = {}
+        # When each institution last put something, the longest ago first.
+        self._heard: OrderedDict[str, float] = OrderedDict()
         self._total = 0
         self._filled = asyncio.Event()
         self._closed = False
@@ -62,6 +69,8 @@ class FairQueue:
         self._waiting.setdefault(mine, deque()).append(submission)
         self._counts[mine] = self._counts.get(mine, 0) + size
         self._total += size
+        self._heard[mine] = asyncio.get_running_loop().time()
+        self._heard.move_to_end(mine)
         self._filled.set()
 
     def close(self) -> None:
@@ -76,20 +85,29 @@ class FairQueue:
     def take(self, size: int) -> list[Submission]:
         """The next batch, in the order it is decided; a larger submission than `size` comes alone."""
         taken: list[Submission] = []
-        count = 0
+        count, share = 0, self._share(size)
+        of: Counter[str] = Counter()
         while self._waiting:
             institution_id, line = next(iter(self._waiting.items()))
             need = len(line[0].commands)
-            if taken and count + need > size:
+            if taken and (count + need > size or of[institution_id] >= share):
                 break
             taken.append(line.popleft())
             count += need
+            of[institution_id] += need
             self._leave(institution_id, need)
             if count >= size:
                 break
         if not self._waiting and not self._closed:
             self._filled.clear()
         return taken
+
+    def _share(self, size: int) -> int:
+        """How many commands of one institution make a batch: fewer while others are at work, even if none waits now."""
+        since = asyncio.get_running_loop().time() - AT_WORK_SECONDS
+        while self._heard and next(iter(self._heard.values())) < since:
+            self._heard.popitem(last=False)
+        return min(size, SHARE_MAX) if len(self._heard) > 1 else size
 
     def _leave(self, institution_id: str, size: int) -> None:
         self._total -= size

@@ -9,6 +9,7 @@ import asyncpg
 
 from app.errors import Overloaded, Refusal, Unavailable
 from app.kit.clock import Clock
+from app.kit.histogram import Histogram
 from app.kit.ids import Ids
 from app.ledger.writer import batch as batches
 from app.ledger.writer.contract import Answer, Command, Subject
@@ -33,6 +34,9 @@ RETRYABLE = (
 USED_KEY = "ledger_events_idempotency"
 BUSY = "the position is held by another command for too long; nothing was done, try again"
 
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
 Ring = Callable[[int], None]
 
 
@@ -54,6 +58,10 @@ class Writer:
         self._main: asyncio.Task[None] | None = None
         self._closing = False
         self.batches = 0
+        # How many commands a batch had, how long it took until its commit, and how long each submission had waited.
+        self.sizes = Histogram(SIZES)
+        self.seconds = Histogram(SECONDS)
+        self.waits = Histogram(SECONDS)
 
     def __len__(self) -> int:
         """Commands waiting."""
@@ -128,6 +136,7 @@ class Writer:
 
     async def _attempt(self, submissions: Sequence[Submission], *, wait: bool) -> list[Submission]:
         """One transaction. Answers are told after its commit; returns those to be decided once more."""
+        began = asyncio.get_running_loop().time()
         scope = sorted({item.institution_id for submission in submissions for item in submission.commands})
         pool = self._database.pool(DatabaseRole.WRITER)
         async with pool.acquire() as connection, connection.transaction():
@@ -138,9 +147,16 @@ class Writer:
             batch = await batches.run(
                 connection, submissions, self._subject, self._ids, self._clock(), wait=wait
             )
-        self.batches += 1
+        self._measure(submissions, began)
         self._tell(batch)
         return batch.again
+
+    def _measure(self, submissions: Sequence[Submission], began: float) -> None:
+        self.batches += 1
+        self.sizes.add(sum(len(submission.commands) for submission in submissions))
+        self.seconds.add(asyncio.get_running_loop().time() - began)
+        for submission in submissions:
+            self.waits.add(began - submission.deadline + self._settings.command_deadline_seconds)
 
     def _tell(self, batch: batches.Batch) -> None:
         for submission, outcome in batch.outcomes.items():

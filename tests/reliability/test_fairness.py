@@ -1,0 +1,14 @@
+"""One institution's flood delays another's commands by little (DESIGN §4)."""
+
+import pytest
+
+from tests.reliability.fairness import flooding
+from tests.reliability.site import Site
+from tests.reliability.tally import Limit, Row
+
+
+@pytest.mark.slow
+async def test_beside_a_flood_p99_stays_within_twice_its_quiet_value(site: Site, row: Row) -> None:
+    tally = row("flooding", "comparisons")
+    await flooding(tally, Limit(1), site)
+    assert tally.is_clean, tally
