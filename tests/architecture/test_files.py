@@ -139,6 +139,9 @@ STORES = [
 ]
 # Functions that are given whole rows, or pairs with the institution in them, and no scope beside them.
 UNSCOPED = {
+    # Buckets and trusted documents belong to no tenant.
+    "app/documents/store.py": {"add", "every", "present", "read", "remove"},
+    "app/limits/store.py": {"forget_full", "lease"},
     "app/audit/store.py": {"add", "make_partitions", "make_partitions_ahead", "now"},
     "app/institutions/store.py": {"insert_institution", "insert_key", "touch_keys"},
     "app/policies/store.py": {"current"},

@@ -13,7 +13,16 @@ SELECT relname AS name, relkind::text AS kind, relispartition AS part, relrowsec
 FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
 """
 # Tables without any tenant's rows. The api role has nothing on them, so that there is nothing to secure.
-NO_TENANTS = {"alembic_version", "leases", "followers", "parked_events", "checkpoints", "audit_seals"}
+NO_TENANTS = {
+    "alembic_version",
+    "audit_seals",
+    "checkpoints",
+    "documents",
+    "followers",
+    "leases",
+    "parked_events",
+    "rate_buckets",
+}
 # (table, trigger) → the events it refuses, as bits of pg_trigger.tgtype: 8 DELETE, 16 UPDATE, 32 TRUNCATE.
 DELETE, UPDATE, TRUNCATE = 8, 16, 32
 TRIGGERS = {
@@ -30,7 +39,7 @@ TRIGGERS = {
     ("audit_events", "never_truncated"): TRUNCATE,
 }
 # Rows that are work under way, not records: they may go.
-WORK = {"leases", "parked_events", "webhook_secrets"}
+WORK = {"documents", "leases", "parked_events", "rate_buckets", "webhook_secrets"}
 API, WRITER, FEED = "escrowgrid_api", "escrowgrid_writer", "escrowgrid_feed"
 # Of every tenant table; the feed reads those that followers need.
 USUAL = {("api_scope", API, "SELECT"), ("writer_scope", WRITER, "ALL")}

@@ -17,7 +17,16 @@ TABLES = sorted(metadata.tables.values(), key=lambda table: table.name)
 # What the database keeps for itself: no store has to know it.
 OMITTED = {"ledger_head": {"singleton", "system_identifier", "timeline"}}
 # Tables that are reached with SQL of asyncpg alone.
-UNNAMED = {"alembic_version", "leases", "followers", "parked_events", "checkpoints", "audit_seals"}
+UNNAMED = {
+    "alembic_version",
+    "audit_seals",
+    "checkpoints",
+    "documents",
+    "followers",
+    "leases",
+    "parked_events",
+    "rate_buckets",
+}
 
 COLUMNS = """
 SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, NOT a.attnotnull AS nullable,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from alembic import op
 
-revision = "0008"
-down_revision = max(file.name[:4] for file in Path(__file__).parent.glob("0*.py") if file.name[:4] < "0008")
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
