@@ -1,7 +1,5 @@
 """Token buckets shared by all processes, and the trusted documents."""
 
-from pathlib import Path
-
 from alembic import op
 
 revision = "0006"

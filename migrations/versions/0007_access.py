@@ -1,7 +1,5 @@
 """Second secrets of keys while they are rotated, when audit rows arrived, and the audit's seals."""
 
-from pathlib import Path
-
 from alembic import op
 
 revision = "0007"

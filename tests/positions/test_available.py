@@ -27,8 +27,8 @@ async def offers(desk: Desk, position: Position, principal: Any = None) -> dict[
 EXPECTED: dict[State, dict[str, tuple[str, str, str | None]]] = {
     State.CREATED: {
         "FUNDED": ("FUND", "WHOLE", "100.00"),
-        "CANCELLED": ("NONE", "NONE", "0"),
-        "EXPIRED": ("NONE", "NONE", "0"),
+        "CANCELLED": ("NONE", "NONE", "0.00"),
+        "EXPIRED": ("NONE", "NONE", "0.00"),
     },
     State.FUNDED: {
         "PARTIALLY_RELEASED": ("RELEASE", "PART", None),

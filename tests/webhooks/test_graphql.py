@@ -1,6 +1,5 @@
 """Endpoints are made, changed, tested and replayed through GraphQL; refusals write nothing; tenants stay apart."""
 
-import itertools
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -465,12 +464,11 @@ async def test_the_log_tells_what_became_of_each_delivery(
     place: Place, services: Services, run: Run, endpoint: Endpoint, receiver: Receiver, settled
 ) -> None:
     made = await endpoint(place, receiver.url)
-    turns = itertools.count()
 
-    async def once_not(_message: Message) -> Reply:
-        return Reply(500 if next(turns) == 0 else 200, {}, b"thank you")
+    async def not_the_first(message: Message) -> Reply:
+        return Reply(500 if message.data["sequence"] == 1 else 200, {}, b"thank you")
 
-    receiver.answer = once_not
+    receiver.answer = not_the_first
     position = await factories.position(services, place.asset, reason="because")
     other = await factories.position(services, place.asset)
     await settled(1)
@@ -478,7 +476,8 @@ async def test_the_log_tells_what_became_of_each_delivery(
         await run(LOG, {"orderBy": {"field": "CREATED_AT", "direction": "ASC"}}, principal=place.admin)
     )
     waiting, done = (edge["node"] for edge in data["webhookDeliveries"]["edges"])
-    assert (waiting["state"], waiting["attemptCount"], waiting["lastStatus"]) == ("PENDING", 1, 500)
+    assert (waiting["state"], waiting["lastStatus"]) == ("PENDING", 500)
+    assert waiting["attemptCount"] >= 1
     assert waiting["nextAttemptAt"] is not None
     assert waiting["event"] == {
         "id": waiting["webhookId"].split("-")[0],
