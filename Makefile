@@ -1,11 +1,12 @@
 # Everything is relative and nothing runs by a script of .venv/bin, so that a path with spaces does no harm.
 .DEFAULT_GOAL := help
-.PHONY: run test e2e check schema bench graphiql lock clean help
+.PHONY: run test e2e check schema bench soak graphiql lock clean help
 SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules
 
 PORT ?= 8000
 ARGS ?=
+MINUTES ?= 20
 PYTHON ?=
 RUN := .venv/bin/python -m
 PIP := $(RUN) pip --disable-pip-version-check install --quiet
@@ -36,6 +37,9 @@ schema: .venv/installed ## Write schema.graphql
 
 bench: .venv/installed-dev ## Measure: every figure of the README
 	$(RUN) benchmarks $(ARGS)
+
+soak: .venv/installed-dev ## Put every promise of the ledger to it for so long, then tell the counts: MINUTES=20
+	@exec $(RUN) tests.reliability.soak --minutes $(MINUTES)
 
 graphiql: ## Build the GraphiQL page anew (needs Node 20.19 or newer); the result is checked in
 	cd app/http/graphiql/source && npm ci --no-audit --no-fund && npx vite build

@@ -141,6 +141,7 @@ class Context:
         # The scope of the writer is a list: only what is spelled like one id may become one.
         if not is_id(institution_id, "inst") or not self.principal.can_see(institution_id):
             raise NotFound("institution", "institutionId")
+        self.services.writer.assure()
         await self.renew()
         services, request = self.services, self.request
         async with services.database.writing(institution_id) as connection:

@@ -21,6 +21,7 @@ from app.audit.worker import Sealer
 from app.context import Services
 from app.documents.service import TrustedDocuments
 from app.engine.compiled import Plans
+from app.errors import Unavailable
 from app.http import routes
 from app.http.graphiql import DevelopmentKey
 from app.identity.authenticator import KeysAndTokens
@@ -30,9 +31,11 @@ from app.ledger import epochs
 from app.ledger.bell import Bell, PostgresBell, Topic
 from app.ledger.checkpoints import Checkpointer, Signer, signer_from
 from app.ledger.followers import Runner
+from app.ledger.keeper import NOT_HERE, Keeper
 from app.ledger.tail import Tail
 from app.ledger.writer import Writer
 from app.limits.service import Quota
+from app.mirror.worker import Mirror
 from app.positions.escrow import BUILT_IN
 from app.positions.rows import PositionRows
 from app.positions.worker import Clerk
@@ -64,7 +67,7 @@ class Parts:
         """Everything started in order, and ended in the opposite one: accepted commands are finished."""
         services = self.services
         async with AsyncExitStack() as stack:
-            await self._mind_epoch()
+            keeps = await self._mind_epoch()
             await services.database.open()
             stack.push_async_callback(services.database.close)
             started: tuple[Any, ...] = (
@@ -81,16 +84,29 @@ class Parts:
                 self.documents,
             )
             for part in started:
+                if part in self._keeping and not keeps:
+                    continue
                 start = getattr(part, "start", None)
                 if start is not None:
                     await start()
                 stack.push_async_callback(part.close)
             yield
 
-    async def _mind_epoch(self) -> None:
-        raised = await epochs.ensure(self.services.database.address.direct_url)
+    @property
+    def _keeping(self) -> tuple[Any, ...]:
+        """What only runs where the ledger is kept, not on a mirror of it."""
+        return (self.services.recorder, *self.followers, self.services.writer, self.clerk, self.sealer)
+
+    async def _mind_epoch(self) -> bool:
+        """Whether this server keeps the ledger; on a mirror it only reads."""
+        kept_by, raised = await epochs.ensure(self.services.database.address.direct_url)
         if raised is not None:
             log.warning("this is another database than before, or a restored one: epoch %d begins", raised)
+        if kept_by is Keeper.MIRROR:
+            log.warning("this database is a mirror: queries and streams are served, writes are refused")
+            self.services.writer.refuse(Unavailable(NOT_HERE))
+            self.services.recorder.rest()
+        return kept_by is Keeper.SERVERS
 
     async def ready(self) -> Mapping[str, bool]:
         """Whether requests can be served: each part by name."""
@@ -138,6 +154,8 @@ def assemble(
     followers = tuple(
         Runner(database, tail, settings, follower, name)
         for follower in (
+            # The first is the last to stop: it copies also what the others leave behind.
+            *_mirror(services),
             Checkpointer(database, signer, clock, settings.checkpoint_seconds),
             _webhooks(services),
         )
@@ -159,6 +177,13 @@ def _webhooks(services: Services) -> Webhooks:
         services.database, services.tail, services.clock, services.ids, services.vault, sender, random.random
     )
     return Webhooks(post, services.settings.tick_seconds)
+
+
+def _mirror(services: Services) -> tuple[Mirror, ...]:
+    url = services.settings.mirror_url
+    if url is None:
+        return ()
+    return (Mirror(services.database, url.get_secret_value(), services.settings, services.lifecycles),)
 
 
 def _vault(settings: Settings) -> Vault:

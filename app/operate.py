@@ -148,16 +148,8 @@ def _opened(file: Path | None) -> Iterator[BinaryIO]:
 
 def restore_finished(settings: Settings, reason: str) -> None:
     """Begin a new epoch after a restore, so that cursors beyond it are refused."""
-
-    async def work(address: Address) -> int:
-        connection = await asyncpg.connect(address.direct_url)
-        try:
-            return await epochs.begin(connection, reason)
-        finally:
-            await connection.close()
-
     with provide(settings, attach=True) as address:
-        epoch = asyncio.run(work(address))
+        epoch = asyncio.run(epochs.begin(address.direct_url, reason))
     click.echo(f"Epoch {epoch} begins at the restored heads. Run `escrowgrid verify` before serving.")
 
 

@@ -93,6 +93,33 @@ def export(*, file: Path | None) -> None:
 
 
 @click.group()
+def mirror() -> None:
+    """The second copy of the ledger, in the database that MIRROR_URL names."""
+
+
+@mirror.command("status")
+def mirror_status() -> None:
+    """How far the mirror is behind, and both heads. Exits with 1 when what it has is not what the ledger has."""
+    from app import mirroring
+
+    equal = guarded(lambda: mirroring.status(settings_of()))
+    raise SystemExit(0 if equal else 1)
+
+
+@mirror.command("promote")
+@click.option(
+    "--ledger-is-lost",
+    is_flag=True,
+    help="The database of the ledger is gone for good: go on from what the mirror has.",
+)
+def mirror_promote(*, ledger_is_lost: bool) -> None:
+    """Move the ledger to the mirror, once every server is stopped: nothing is lost, and cursors stay valid."""
+    from app import mirroring
+
+    guarded(lambda: mirroring.promote(settings_of(), ledger_is_lost=ledger_is_lost))
+
+
+@click.group()
 def audit() -> None:
     """Who asked for what, and what was answered."""
 
@@ -116,6 +143,39 @@ def _utc(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
+@click.group()
+def documents() -> None:
+    """Trusted documents: asked for by their sha-256, and with TRUSTED_DOCUMENTS=only no others are run."""
+
+
+@documents.command("add")
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+def add_documents(*, files: tuple[Path, ...]) -> None:
+    """Add FILES: each one GraphQL document, byte by byte, or (.json) a manifest of documents by their sha-256."""
+    from app import trusted
+
+    guarded(lambda: trusted.add(settings_of(), files))
+
+
+@documents.command("list")
+def list_documents() -> None:
+    """List them, oldest first."""
+    from app import trusted
+
+    guarded(lambda: trusted.listing(settings_of()))
+
+
+@documents.command("remove")
+@click.argument("id")
+def remove_document(*, id: str) -> None:
+    """Remove the document with this ID; every process refuses it within seconds."""
+    from app import trusted
+
+    guarded(lambda: trusted.remove(settings_of(), id))
+
+
 @click.command()
 @click.option("--months", type=click.IntRange(1, 120), default=3, help="How many months ahead.")
 def maintain(*, months: int) -> None:
@@ -134,4 +194,4 @@ def restore_finished(*, reason: str) -> None:
     guarded(lambda: operate.restore_finished(settings_of(), reason))
 
 
-COMMANDS = (verify, followers, checkpoints, audit, maintain, restore_finished)
+COMMANDS = (verify, followers, checkpoints, mirror, audit, documents, maintain, restore_finished)

@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     database_owner_url: SecretStr | None = Field(
         None, description="a login that may create roles and tables, for migrations; default DATABASE_URL"
     )
+    mirror_url: SecretStr | None = Field(
+        None, description="postgresql://… of a second database that the ledger is copied to, the mirror"
+    )
     bell_url: SecretStr | None = Field(
         None, description="redis://, kafka:// or memory:// bell; default: LISTEN/NOTIFY of the database"
     )

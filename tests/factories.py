@@ -7,8 +7,10 @@ from datetime import datetime
 from decimal import Decimal
 from itertools import count
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
+from pydantic import SecretStr
 
 from app.assets import service as assets
 from app.assets.model import Asset, AssetTemplate, TemplateDraft
@@ -17,8 +19,10 @@ from app.context import Services
 from app.institutions import service as institutions
 from app.institutions.model import Institution, KeyDraft, NewKey, Region, Vertical
 from app.kit.canonical import Json
+from app.kit.clock import Clock, system_clock
 from app.ledger.model import Effect
 from app.ledger.writer import Answer
+from app.main import Parts, assemble
 from app.policies import service as policies
 from app.policies.model import Limits, Policy
 from app.positions import service as positions
@@ -27,7 +31,13 @@ from app.positions.lifecycle import Intent
 from app.positions.model import Position, State
 from app.positions.service import Asker, Move, Opening
 from app.principal import ROLE_SCOPES, Principal, Role, root
+from app.settings import Settings
+from app.storage.database import Address
+from app.storage.provide import with_database, with_login
 
+# The login of a server, as tests/conftest.py makes it.
+LOGIN = "escrowgrid_test"
+PASSWORD = "only-for-tests"
 _numbers = count(1)
 
 # How a position gets from CREATED to each state, as (effect or state, amount in hundredths of the whole).
@@ -202,3 +212,27 @@ SELECT (SELECT count(*) FROM ledger_events) AS events, (SELECT count(*) FROM per
 async def footprint(connection: asyncpg.Connection) -> tuple[Any, ...]:
     """All that an accepted command writes, seen by a superuser: equal before and after what wrote nothing."""
     return tuple(await connection.fetchrow(FOOTPRINT))
+
+
+@asynccontextmanager
+async def served(
+    admin_url: str, template: str, *, clock: Clock = system_clock, **changes: Any
+) -> AsyncIterator[tuple[Parts, asyncpg.Connection]]:
+    """A running server on a database of its own, for as long as the block, and a superuser's connection.
+
+    Neither its clerk nor its tick disturbs a comparison of before and after.
+    """
+    name = f"test_{uuid4().hex[:16]}"
+    admin = await asyncpg.connect(admin_url)
+    await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
+    url = with_database(admin_url, name)
+    # The login was made together with the template.
+    address = Address.of(with_login(url, LOGIN, PASSWORD), owner_url=url)
+    quiet = {"root_api_key": SecretStr("root-key-of-the-tests"), "expiry_tick_seconds": 3600.0}
+    parts = assemble(Settings(**{**quiet, **changes}), address, clock=clock)
+    async with parts.running():
+        owner = await asyncpg.connect(url)
+        yield parts, owner
+        await owner.close()
+    await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await admin.close()

@@ -49,14 +49,21 @@ class Recorder:
         self._offered = asyncio.Event()
         self._writing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
+        self._rests = False
         self.dropped = 0
 
     def __len__(self) -> int:
         """Rows waiting to be written."""
         return len(self._waiting)
 
+    def rest(self) -> None:
+        """Write nothing from now on: this database is a mirror, and its audit is the one of its ledger."""
+        self._rests = True
+
     def offer(self, entry: AuditEntry) -> None:
         """Have `entry` written soon, with the time of now. Never waits: when the queue is full it is lost."""
+        if self._rests:
+            return
         if len(self._waiting) >= QUEUE_MAX:
             self._drop("the queue is full")
             return
@@ -64,8 +71,9 @@ class Recorder:
         self._offered.set()
 
     async def start(self) -> None:
-        """Begin writing."""
-        self._tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._keep_partitions())]
+        """Begin writing; from the first row on there is a partition for it."""
+        pause = await self._make_partitions()
+        self._tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._keep_partitions(pause))]
 
     async def flush(self) -> None:
         """Write all that was offered until now; raises when the database cannot be reached."""
@@ -140,18 +148,22 @@ class Recorder:
             log.error("an audit event is lost, after %d others: %s", self.dropped, why)
         self.dropped += 1
 
-    async def _keep_partitions(self) -> None:
+    async def _keep_partitions(self, pause: float) -> None:
         """Keep the months ahead in partitions of their own, so that the default one stays empty."""
         while True:
-            pause = PARTITIONS_EVERY_SECONDS
-            try:
-                async with self._database.writing(ALL_INSTITUTIONS) as connection:
-                    await store.make_partitions(connection, self._clock(), months=MONTHS_AHEAD)
-            except Exception:
-                # The edge of this task: it goes on for as long as the process.
-                log.exception("audit partitions could not be made ahead, trying again")
-                pause = PARTITIONS_RETRY_SECONDS
             await asyncio.sleep(pause)
+            pause = await self._make_partitions()
+
+    async def _make_partitions(self) -> float:
+        """One try; returns when to try again."""
+        try:
+            async with self._database.writing(ALL_INSTITUTIONS) as connection:
+                await store.make_partitions(connection, self._clock(), months=MONTHS_AHEAD)
+        except Exception:
+            # The edge of this task: it goes on for as long as the process.
+            log.exception("audit partitions could not be made ahead, trying again")
+            return PARTITIONS_RETRY_SECONDS
+        return PARTITIONS_EVERY_SECONDS
 
 
 def _row_to_blame(error: StatementError) -> bool:

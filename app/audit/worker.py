@@ -167,11 +167,8 @@ class Sealer:
     async def _insert(self, lease: Lease, seal: Seal) -> Seal:
         """Write a seal, unless somebody else has led meanwhile."""
         async with self._as(DatabaseRole.WRITER) as driver:
-            newest = await _newest(driver)
-            if (
-                not await leases.holds(driver, lease)
-                or (newest.hash if newest else GENESIS) != seal.previous_hash
-            ):
+            held, newest = await leases.holds(driver, lease), await _newest(driver)
+            if not held or (newest.hash if newest else GENESIS) != seal.previous_hash:
                 raise LeadLost("another process seals now")
             await driver.execute(
                 INSERT,

@@ -73,7 +73,7 @@ class Breadth:
             elif planned.output.is_plain:
                 done[place] = self._columns.plain(planned.output, values, planned, below)
             else:
-                later.append(self._into(done, place, self._complete(planned.output, values, planned, below)))
+                later.append(self._into(done, place, planned, values, below))
         if len(later) == 1:
             await later[0]
         elif later:
@@ -81,9 +81,10 @@ class Breadth:
             await asyncio.gather(*later)
         return self._columns.rows(selection, done, len(objects))
 
-    @staticmethod
-    async def _into(done: list[Any], place: int, column: Awaitable[list[Any]]) -> None:
-        done[place] = await column
+    async def _into(
+        self, done: list[Any], place: int, planned: Planned, values: list[Any], below: Level
+    ) -> None:
+        done[place] = await self._complete(planned.output, values, planned, below)
 
     async def _resolve(self, selection: Selection, objects: list[Any], level: Level) -> list[Any]:
         """A column for each field: attributes read, resolvers called, all that has to be awaited awaited at once."""

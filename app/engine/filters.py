@@ -89,4 +89,5 @@ def _checked(field: str, value: object) -> object:
                 check_text(item, length_max=TEXT_LENGTH_MAX, length_min=0)
             except BadText as error:
                 raise BadRequest(f"{field}: {error}") from None
-    return value
+    # Nested lists are asked for together with others of equal tests: they have to be hashable.
+    return tuple(values) if isinstance(value, list) else value

@@ -1,6 +1,6 @@
 """What a document may ask for: parsed, judged and measured before anything of it runs."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -9,12 +9,14 @@ from graphql import (
     DocumentNode,
     FloatValueNode,
     GraphQLError,
+    GraphQLSchema,
     IntValueNode,
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
     OperationType,
     ValidationRule,
     parse,
+    specified_rules,
 )
 from strawberry.extensions import SchemaExtension
 from strawberry.schema.schema import validate_document
@@ -122,9 +124,17 @@ class Judge:
                     return [_exceeded(limit, most, found, what)]
         return []
 
-    def parse(self, text: str) -> DocumentNode:
-        """A document within what the parser takes; raises `GraphQLSyntaxError`."""
-        return parse(text, **self.parse_options)  # type: ignore[arg-type]
+    def mistakes(self, schema: GraphQLSchema, text: str) -> Sequence[GraphQLError]:
+        """Why a document could never run, whatever its variables."""
+        try:
+            document = parse(text, **self.parse_options)  # type: ignore[arg-type]
+            return self.shape_errors(document) or validate_document(
+                schema, document, (*specified_rules, *self.rules)
+            )
+        except GraphQLError as error:
+            return [error]
+        except RecursionError:
+            return [refusal(LIMIT_EXCEEDED, "the document is nested too deeply")]
 
     def estimate(
         self, known: Known, operation: OperationDefinitionNode, schema: Any, variables: Any

@@ -3,12 +3,13 @@
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
-import orjson
 from graphql import FieldNode, GraphQLError, OperationDefinitionNode, OperationType, VariableNode, parse
 
 from app.context import Context
 from app.http.operation import Asked
+from app.kit.canonical import Json, NotCanonical, canonical_json
 
 # Longer documents run alone: what is kept of each is bounded.
 SHARED_CHARACTERS_MAX = 16_384
@@ -22,7 +23,11 @@ def likeness(context: Context, asked: Asked) -> Hashable | None:
     if found is None:
         return None
     variables = {name: value for name, value in (asked.variables or {}).items() if name != found.after}
-    spelled = orjson.dumps(variables, default=str, option=orjson.OPT_SORT_KEYS)
+    # Exact: the text "1.5" is not the number 1.5, and a number may be of any length.
+    try:
+        spelled = canonical_json(cast("Json", variables))
+    except NotCanonical:
+        return None
     who = context.principal
     return (asked.query, asked.operation_name, spelled, who.tenant, who.role, who.scopes)
 

@@ -1,8 +1,9 @@
 """What the HTTP side counts, in a registry of its own, and where it is read."""
 
+from collections.abc import Callable
 from typing import TypeVar, cast
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
@@ -78,6 +79,15 @@ class Metrics:
             ("action",),
             registry=registry,
         )
+
+        ProcessCollector(registry=registry)
+
+    def count_groups(self, count: Callable[[], int]) -> None:
+        """Show how many live groups there are."""
+        gauge = Gauge(
+            "escrowgrid_live_groups", "Live groups: executions shared by subscribers.", registry=self.registry
+        )
+        gauge.set_function(count)
 
     def request(self, method: str, status: int, operation: str, seconds: float, *, timed: bool) -> None:
         """One request was answered, or one socket is closed."""

@@ -29,6 +29,7 @@ from app.institutions.model import (
 )
 from app.kit.canonical import Json
 from app.kit.clock import Clock
+from app.kit.ids import is_id
 from app.ledger import service as ledger
 from app.principal import ALL_INSTITUTIONS, Principal
 from app.storage.conditions import Condition
@@ -155,17 +156,18 @@ async def fetch_all(
     connection: "AsyncConnection", scope: str, ids: Sequence[str]
 ) -> Mapping[str, Institution]:
     """Those of `ids` that `scope` sees, in one statement."""
-    return await store.institutions_by_id(connection, scope, ids)
+    # What is no id may hold what the database does not even take as text.
+    return await store.institutions_by_id(connection, scope, [one for one in ids if is_id(one, "inst")])
 
 
 async def fetch_key(connection: "AsyncConnection", scope: str, key_id: str) -> ApiKey | None:
     """The key, if `scope` sees it."""
-    return (await store.keys_by_id(connection, scope, [key_id])).get(key_id)
+    return (await fetch_keys(connection, scope, [key_id])).get(key_id)
 
 
 async def fetch_keys(connection: "AsyncConnection", scope: str, ids: Sequence[str]) -> Mapping[str, ApiKey]:
     """Those of `ids` that `scope` sees, in one statement."""
-    return await store.keys_by_id(connection, scope, ids)
+    return await store.keys_by_id(connection, scope, [one for one in ids if is_id(one, "key")])
 
 
 async def page(

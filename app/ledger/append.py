@@ -9,10 +9,12 @@ from typing import Any
 from sqlalchemy import BigInteger, Integer, LargeBinary, Numeric, SmallInteger, Text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
+from app.errors import Unavailable
 from app.kit.canonical import Json, canonical_json
 from app.kit.chain import SALT_BYTES
 from app.kit.money import CURRENCIES, spell
-from app.ledger import spelling
+from app.ledger import epochs, spelling
+from app.ledger.keeper import NOT_HERE
 from app.ledger.model import (
     HASH_VERSION,
     KIND_VERSION,
@@ -60,7 +62,10 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::tex
             $9::bytea[])
   AS n (institution_id, event_id, position_id, holder, holder_salt, reason, reason_salt, metadata, metadata_salt)
 """
-LOCK_HEAD = "SELECT global_sequence, recorded_at FROM ledger_head FOR UPDATE"
+# A database that is kept by others shows no head to lock. The timeline tells of a restore under a running server.
+LOCK_HEAD = f"""
+SELECT global_sequence, recorded_at, timeline <> {epochs.TIMELINE} AS restored FROM ledger_head FOR UPDATE
+"""
 # The clock is read in the statement after the lock, so that time and sequence agree.
 LOCK_CHAINS = """
 SELECT institution_id, sequence, hash, clock_timestamp() AS now FROM institution_heads
@@ -105,14 +110,18 @@ def prepare(draft: Draft, event_id: str, actor: Actor, key: Key) -> Prepared:
 async def append(connection: Driver, prepared: Sequence[Prepared]) -> list[Event]:
     """Append in the given order. The heads stay locked until the caller's transaction ends."""
     head = await connection.fetchrow(LOCK_HEAD)
-    assert head is not None, "a ledger has a head"
+    if head is None:
+        raise Unavailable(NOT_HERE)
+    if head["restored"]:
+        # Before the first event of the new history, so that no cursor of the old one passes for one of it.
+        await epochs.mind(connection)
     institutions = sorted({item.draft.institution_id for item in prepared})
     rows = await connection.fetch(LOCK_CHAINS, institutions)
     assert len(rows) == len(institutions), "every institution has a chain"
     recorded_at: datetime = max(head["recorded_at"], rows[0]["now"])
     chains = {row["institution_id"]: _Chain(row["sequence"], row["hash"]) for row in rows}
     events = _place(prepared, head["global_sequence"], recorded_at, chains)
-    await connection.execute(INSERT_EVENTS, *_columns(events))
+    await connection.execute(INSERT_EVENTS, *columns(events))
     await _insert_personal(connection, prepared)
     await connection.execute(MOVE_HEAD, events[-1].global_sequence, recorded_at)
     await connection.execute(
@@ -186,7 +195,8 @@ def _event(
     )
 
 
-def _columns(events: Sequence[Event]) -> list[list[Any]]:
+def columns(events: Sequence[Event]) -> list[list[Any]]:
+    """The arguments of INSERT_EVENTS."""
     return [list(column) for column in zip(*(_values(event) for event in events), strict=True)]
 
 

@@ -157,6 +157,9 @@ class Checkpointer(Follower):
 
     async def follow(self, events: Sequence[Event], lease: Lease) -> None:
         """Take in the hashes; sign when the last signature is old enough."""
+        if self._range is not None and events[0].global_sequence <= self._range.size:
+            # Told twice, or once more since the ledger was restored: only what is in the database counts.
+            self._range = None
         tree = await self._tree(events[0].global_sequence - 1)
         fresh = [event for event in events if event.global_sequence > tree.size]
         tree.extend(event.hash for event in fresh)
@@ -182,7 +185,13 @@ class Checkpointer(Follower):
         tree, now = self._range, self._clock()
         async with self._database.pool(DatabaseRole.WRITER).acquire() as driver, driver.transaction():
             await take_role(driver, DatabaseRole.WRITER, ())
-            log_id = (await driver.fetchrow(HEAD))["log_id"]  # type: ignore[index]
+            head = await driver.fetchrow(HEAD)
+            assert head is not None, "a ledger has a head"
+            if head["global_sequence"] < tree.size:
+                # It was restored to a point before this.
+                self._range = None
+                return
+            log_id = head["log_id"]
             signature = self._signer.sign(statement(log_id, tree.size, tree.root(), now))
             public_key = self._signer.public_key
             await driver.execute(

@@ -1,20 +1,34 @@
 """Epochs in the database: read them, and raise one when this is no longer the database it was."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import asyncpg
 
+from app.errors import Unavailable
+from app.ledger import keeper
 from app.ledger.cursors import Epochs
+from app.ledger.keeper import Keeper
 from app.principal import ALL_INSTITUTIONS
 from app.storage.database import Driver
+
+RECOVERY_SECONDS_MAX = 60.0
+RECOVERY_PAUSE_SECONDS = 0.1
+RESTORED = "the database is another one, or was restored"
+LOST = "the ledger ended before what had been read from it"
 
 READ = """
 SELECT h.log_id, e.epoch, e.scope, e.starts_after
 FROM ledger_head h CROSS JOIN epochs e
 """
-IDENTITY = """
-SELECT (SELECT system_identifier FROM pg_control_system()) AS system_identifier,
-       (SELECT timeline_id FROM pg_control_checkpoint()) AS timeline
+NEWEST = "SELECT max(epoch) FROM epochs"
+# The timeline that is written now: the control file tells it only after the next checkpoint.
+TIMELINE = "('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int"
+IDENTITY = f"""
+SELECT (SELECT system_identifier FROM pg_control_system()) AS system_identifier, {TIMELINE} AS timeline
 """
-LOCK_HEAD = "SELECT system_identifier, timeline, global_sequence FROM ledger_head FOR UPDATE"
+LOCK_HEAD = "SELECT system_identifier, timeline FROM ledger_head FOR UPDATE"
 RAISE = """
 INSERT INTO epochs (epoch, scope, starts_after, reason, raised_at)
 SELECT $1, scope, starts_after, $2, now() FROM unnest($3::text[], $4::bigint[]) AS n (scope, starts_after)
@@ -33,38 +47,55 @@ async def read(connection: "asyncpg.Pool | Driver") -> Epochs:
     )
 
 
-async def ensure(url: str) -> int | None:
-    """Raise an epoch when the database's system identifier or timeline changed; returns it, or None."""
-    connection = await asyncpg.connect(url)
-    try:
+async def ensure(url: str) -> tuple[Keeper, int | None]:
+    """Raise an epoch when the database's system identifier or timeline changed; returns who keeps it, and the epoch.
+
+    The epochs of a mirror are those of its ledger: it is left alone. Raises `Unavailable` where the ledger has moved.
+    """
+    async with _connected(url) as connection:
+        kept_by = await keeper.keeper_of(connection)
+        if kept_by is Keeper.MIRROR:
+            return kept_by, None
+        await keeper.require_servers(connection)
+        await _recovered(connection)
         async with connection.transaction():
-            here = await connection.fetchrow(IDENTITY)
-            await connection.execute("SET LOCAL ROLE escrowgrid_writer")
-            head = await connection.fetchrow(LOCK_HEAD)
-            assert here is not None and head is not None, "a ledger has a head"
-            if (head["system_identifier"], head["timeline"]) == (here["system_identifier"], here["timeline"]):
-                return None
-            epoch = await raise_epoch(connection, "the database is another one, or was restored")
-            await connection.execute(REMEMBER, here["system_identifier"], here["timeline"])
-            return epoch
-    finally:
-        await connection.close()
+            return kept_by, await mind(connection)
 
 
-async def begin(connection: "asyncpg.Connection[asyncpg.Record]", reason: str) -> int:
-    """Start a new epoch now, in a transaction of its own."""
-    async with connection.transaction():
-        here = await connection.fetchrow(IDENTITY)
-        assert here is not None, "PostgreSQL knows who it is"
-        await connection.execute("SET LOCAL ROLE escrowgrid_writer")
-        await connection.fetchrow(LOCK_HEAD)
-        epoch = await raise_epoch(connection, reason)
-        await connection.execute(REMEMBER, here["system_identifier"], here["timeline"])
-        return epoch
+async def outgrow(url: str, epoch: int) -> None:
+    """Raise an epoch unless the newest is above `epoch`: whoever calls has seen that the history is another one."""
+    async with _connected(url) as connection, connection.transaction():
+        row = await connection.fetchrow(LOCK_HEAD)
+        if row is not None and await connection.fetchval(NEWEST) <= epoch:
+            await raise_epoch(connection, LOST)
+
+
+async def begin(url: str, reason: str) -> int:
+    """Start a new epoch now. Raises `Unavailable` where the ledger's servers may not append."""
+    async with _connected(url) as connection:
+        await keeper.require_servers(connection)
+        await _recovered(connection)
+        async with connection.transaction():
+            await connection.fetchrow(LOCK_HEAD)
+            return await raise_epoch(connection, reason)
+
+
+async def mind(connection: Driver) -> int | None:
+    """What `ensure` does, within the caller's transaction as the writer role, before anything is appended."""
+    head = await connection.fetchrow(LOCK_HEAD)
+    assert head is not None, "a ledger has a head"
+    here = await _identity(connection)
+    if (head["system_identifier"], head["timeline"]) == here:
+        return None
+    return await raise_epoch(connection, RESTORED)
 
 
 async def raise_epoch(connection: Driver, reason: str) -> int:
-    """Start a new epoch at the present heads, within the caller's transaction, which holds the head row."""
+    """Start a new epoch at the present heads, within the caller's transaction as the writer role, which holds the head.
+
+    Which database this is, is remembered with it.
+    """
+    here = await _identity(connection)
     await connection.execute("SET LOCAL ROLE escrowgrid_feed")
     current = (await read(connection)).current
     scopes = [(ALL_INSTITUTIONS, await connection.fetchval("SELECT global_sequence FROM ledger_head"))]
@@ -72,4 +103,30 @@ async def raise_epoch(connection: Driver, reason: str) -> int:
     scopes += [(row["institution_id"], row["sequence"]) for row in rows]
     await connection.execute("SET LOCAL ROLE escrowgrid_writer")
     await connection.execute(RAISE, current + 1, reason, [s for s, _ in scopes], [n for _, n in scopes])
+    await connection.execute(REMEMBER, *here)
     return current + 1
+
+
+async def _identity(connection: Driver) -> tuple[int, int]:
+    here = await connection.fetchrow(IDENTITY)
+    assert here is not None, "PostgreSQL knows who it is"
+    return here["system_identifier"], here["timeline"]
+
+
+@asynccontextmanager
+async def _connected(url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+    """A connection of its own that is the writer throughout."""
+    connection = await asyncpg.connect(url, server_settings={"role": "escrowgrid_writer"})
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def _recovered(connection: Driver) -> None:
+    """A restored server answers queries for a while before it takes writes."""
+    deadline = asyncio.get_running_loop().time() + RECOVERY_SECONDS_MAX
+    while await connection.fetchval("SELECT pg_is_in_recovery()"):
+        if asyncio.get_running_loop().time() > deadline:
+            raise Unavailable("the database is still recovering: wait until it takes writes, then try again")
+        await asyncio.sleep(RECOVERY_PAUSE_SECONDS)

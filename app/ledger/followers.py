@@ -29,10 +29,10 @@ SELECT $1, CASE WHEN $2 THEN global_sequence ELSE 0 END, 0, clock_timestamp() FR
 ON CONFLICT (name) DO NOTHING
 """
 STATE = "SELECT cursor, paused FROM followers WHERE name = $1"
-# Only the newest leader's acknowledgement counts, and a cursor never goes back by one.
+# Only the newest leader's acknowledgement counts, a cursor never goes back by one, nor beyond a restored ledger.
 ACK = """
 UPDATE followers SET cursor = $2, token = $3, failure = $4, updated_at = clock_timestamp()
-WHERE name = $1 AND token <= $3 AND cursor <= $2
+WHERE name = $1 AND token <= $3 AND cursor <= $2 AND $2 <= (SELECT global_sequence FROM ledger_head)
 """
 FAILED = "UPDATE followers SET failure = $2, updated_at = clock_timestamp() WHERE name = $1 AND token <= $3"
 PARK = """
@@ -52,8 +52,16 @@ class Poison(Exception):
     """An event that this follower will never be able to take: park it and go on."""
 
 
+class Halt(Exception):
+    """This follower stands still until somebody mends what the message says: no event is skipped, none is parked."""
+
+
 class LeadLost(Exception):
-    """Another process leads now, or an operator moved the cursor: what this one acknowledges does not count."""
+    """Another process leads now, or the ledger was restored: what this one acknowledges does not count."""
+
+
+# Not the fault of an event.
+PASSING = (*CONNECTION_LOST, LeadLost, Halt)
 
 
 class Follower(ABC):
@@ -65,7 +73,10 @@ class Follower(ABC):
 
     @abstractmethod
     async def follow(self, events: Sequence[Event], lease: Lease) -> None:
-        """Take these events, in order. What it raises is tried again; `Poison` or too many tries park an event."""
+        """Take these events, in order. What it raises is tried again; `Poison` or too many tries park an event.
+
+        `Halt` keeps it where it is: the reason is noted, and it is tried again later.
+        """
 
     async def idle(self, lease: Lease) -> None:  # noqa: B027 - most have nothing to do then
         """Called when there is nothing new, at least at every tick."""
@@ -128,7 +139,10 @@ class Runner:
             except LeadLost as error:
                 log.warning("follower %s: %s", self._follower.name, error)
             except Exception as error:
-                log.exception("follower %s failed; it tries again", self._follower.name)
+                if isinstance(error, Halt):
+                    log.error("follower %s stands still: %s", self._follower.name, error)  # noqa: TRY400 - no trace
+                else:
+                    log.exception("follower %s failed; it tries again", self._follower.name)
                 with suppress(*CONNECTION_LOST):
                     await self._note_failure(error)
                 await asyncio.sleep(pause)
@@ -139,9 +153,13 @@ class Runner:
 
     async def _follow(self, lease: Lease) -> None:
         """Follow until the lease is lost or somebody pauses it; the lease is renewed with every page."""
+        await self._tail.confirm()
+        known = self._tail.epochs
         position, paused = await self._state()
         while not paused:
             events = await self._tail.page(ALL_INSTITUTIONS, position)
+            if self._tail.epochs is not known:
+                raise LeadLost("an epoch began: the ledger was restored, or has another database")
             if events:
                 position = await self._take(events, lease)
             else:
@@ -158,7 +176,7 @@ class Runner:
         """The whole page at once; when that fails, one by one, so that only what is poisonous is parked."""
         try:
             await self._follower.follow(events, lease)
-        except (*CONNECTION_LOST, LeadLost):
+        except PASSING:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it raises is an event's fault until shown otherwise
             if len(events) > 1:
@@ -173,7 +191,7 @@ class Runner:
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
                 await self._follower.follow([event], lease)
-            except (*CONNECTION_LOST, LeadLost):
+            except PASSING:
                 raise
             except Exception as error:  # noqa: BLE001 - as above
                 if isinstance(error, Poison) or attempt == ATTEMPTS_MAX:
@@ -191,7 +209,7 @@ class Runner:
             event = event_of(row)
             try:
                 await self._follower.follow([event], lease)
-            except (*CONNECTION_LOST, LeadLost):
+            except PASSING:
                 raise
             except Exception as error:  # noqa: BLE001 - as above
                 await self._park(event, error, 1)

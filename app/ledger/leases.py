@@ -14,6 +14,10 @@ SET holder = excluded.holder, expires_at = excluded.expires_at,
 WHERE l.holder = excluded.holder OR l.expires_at <= clock_timestamp()
 RETURNING token
 """
+RENEW = """
+UPDATE leases SET expires_at = clock_timestamp() + $3::interval
+WHERE name = $1 AND token = $2 AND expires_at > clock_timestamp() RETURNING true
+"""
 GIVE_UP = "UPDATE leases SET expires_at = clock_timestamp() WHERE name = $1 AND holder = $2"
 HOLDS = "SELECT true FROM leases WHERE name = $1 AND token = $2 AND expires_at > clock_timestamp() FOR SHARE"
 
@@ -32,6 +36,13 @@ async def take(database: Database, name: str, holder: str, seconds: float) -> Le
         await take_role(connection, DatabaseRole.WRITER, ())
         token = await connection.fetchval(TAKE, name, holder, timedelta(seconds=seconds))
     return None if token is None else Lease(name, token)
+
+
+async def renew(database: Database, lease: Lease, seconds: float) -> bool:
+    """Keep a lease in the middle of long work; False when it is lost."""
+    async with database.pool(DatabaseRole.WRITER).acquire() as connection, connection.transaction():
+        await take_role(connection, DatabaseRole.WRITER, ())
+        return bool(await connection.fetchval(RENEW, lease.name, lease.token, timedelta(seconds=seconds)))
 
 
 async def give_up(database: Database, name: str, holder: str) -> None:

@@ -24,12 +24,14 @@ async def events(
     if heartbeat_seconds is not None and heartbeat_seconds < minimum:
         raise BadRequest(f"a heartbeat comes at most every {minimum:g} seconds")
     scope, tail = context.scope, context.services.tail
-    restores = tail.restores
     position = await tail.place(scope, resumed(context, after))
+    known = tail.epochs
     while True:
-        tail.refuse_restored(restores)
+        known = await tail.judge(scope, position, known)
         context.position = position
         page = await tail.page(scope, position)
+        if tail.epochs is not known:
+            continue
         for event in page:
             position = place(scope, event)
             if passes(event, conditions):

@@ -9,7 +9,7 @@ from contextlib import suppress
 from app.errors import CursorInvalid, Unavailable
 from app.kit.tasks import end
 from app.ledger import epochs
-from app.ledger.cursors import START_OVER, Epochs
+from app.ledger.cursors import Epochs
 from app.ledger.model import Event
 from app.ledger.ring import Ring, place
 from app.ledger.store import SELECT_EVENTS, event_of
@@ -22,6 +22,10 @@ log = logging.getLogger("escrowgrid.tail")
 READ_ALL = f"{SELECT_EVENTS} WHERE global_sequence > $1 ORDER BY global_sequence LIMIT $2"
 READ_ONE = f"{SELECT_EVENTS} WHERE institution_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3"
 READ_HEAD = "SELECT global_sequence FROM ledger_head"
+READ_END = """
+SELECT h.global_sequence, e.hash FROM ledger_head h LEFT JOIN ledger_events e ON e.global_sequence = h.global_sequence
+"""
+READ_HASH = "SELECT hash FROM ledger_events WHERE global_sequence = $1"
 READ_CHAIN = "SELECT sequence FROM institution_heads WHERE institution_id = $1"
 SHARED_PAGES_MAX = 32
 RETRY_PAUSE_SECONDS_MAX = 2.0
@@ -48,8 +52,9 @@ class Tail:
         self._pages: OrderedDict[tuple[str, int], Pages] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
         self._epochs: Epochs | None = None
-        # How often the ledger was found to end before what was read.
-        self.restores = 0
+        # The hash of the newest event: what is read next has to come behind this very one.
+        self._last: bytes | None = None
+        self._turn = asyncio.Lock()
         self.failure: Exception | None = None
 
     @property
@@ -86,7 +91,15 @@ class Tail:
     async def place(self, scope: str, cursor: str | None) -> int:
         """The sequence that `cursor` stands for (None: the end), judged against the head on the primary."""
         head = await self.head(scope)
-        return head if cursor is None else self.epochs.place(scope, cursor, head)
+        if cursor is None:
+            return head
+        try:
+            return self.epochs.place(scope, cursor, head)
+        except CursorInvalid:
+            # Another process may have begun an epoch that this one has not heard of yet.
+            async with self._turn:
+                await self._read_epochs()
+            return self.epochs.place(scope, cursor, head)
 
     async def head(self, scope: str) -> int:
         """The last committed sequence of `scope`, read from its head row."""
@@ -100,17 +113,28 @@ class Tail:
     ) -> AsyncGenerator[Pages, None]:
         """Every event of `scope` above `after`, for ever, in pages; an empty page when idle that long.
 
-        Raises `CursorInvalid` when the ledger is restored meanwhile to an earlier point than was read.
+        Raises `CursorInvalid` when the ledger was restored to a point before `after`: what comes is another history.
         """
-        restores = self.restores
+        known = self.epochs
         while True:
-            self.refuse_restored(restores)
+            known = await self.judge(scope, after, known)
             events = await self.page(scope, after)
+            if self._epochs is not known:
+                continue
             if events:
                 yield events
                 after = place(scope, events[-1])
             elif not await self.wait(scope, after, idle_seconds=idle_seconds):
                 yield ()
+
+    async def judge(self, scope: str, after: int, known: Epochs) -> Epochs:
+        """The epochs of now, for who stands behind `after` in the order of `known`.
+
+        Raises `CursorInvalid` when the ledger was restored to a point before: what comes next is another history.
+        """
+        if self._epochs is not known:
+            self.epochs.place(scope, known.cursor(scope, after), await self.head(scope))
+        return self.epochs
 
     async def page(self, scope: str, after: int) -> Pages:
         """The next events of `scope` above `after`, from memory or else the database; empty when level."""
@@ -127,12 +151,11 @@ class Tail:
         return events
 
     async def wait(self, scope: str, after: int, *, idle_seconds: float | None = None) -> bool:
-        """Until there is something above `after`; False when nothing came for `idle_seconds`."""
-        restores = self.restores
-        while self._heads.get(scope, 0) <= after:
+        """Until there is something above `after` (or a new epoch); False when nothing came for `idle_seconds`."""
+        known = self._epochs
+        while self._heads.get(scope, 0) <= after and self._epochs is known:
             if self.failure is not None:
                 raise self.failure
-            self.refuse_restored(restores)
             news = self._news.setdefault(scope, asyncio.Event())
             try:
                 async with asyncio.timeout(idle_seconds):
@@ -145,7 +168,7 @@ class Tail:
         """A page is read once for all who ask; pages begin at multiples of their size, so that many ask for one."""
         size = self._settings.tail_page_size
         start = after - after % size
-        key = (scope, start)
+        key, known = (scope, start), self._epochs
         if (events := self._pages.get(key)) is None:
             if (task := self._reads.get(key)) is None:
                 task = asyncio.create_task(self._read(scope, start), name="ledger-catch-up")
@@ -153,7 +176,7 @@ class Tail:
                 task.add_done_callback(lambda _task: self._reads.pop(key, None))
             events = await asyncio.shield(task)
         # Only full pages are kept: the others grow.
-        if len(events) == size and key not in self._pages:
+        if len(events) == size and key not in self._pages and self._epochs is known:
             self._pages[key] = events
             if len(self._pages) > SHARED_PAGES_MAX:
                 self._pages.popitem(last=False)
@@ -171,27 +194,63 @@ class Tail:
                 rows = await retrying(lambda: pool.fetch(READ_ALL, after, size))
             else:
                 rows = await retrying(lambda: pool.fetch(READ_ONE, scope, after, size))
+        # Asked after the read: a page of a restored ledger must not go to who stands in the old history.
+        await self.confirm()
         return tuple(event_of(row) for row in rows)
+
+    async def confirm(self) -> None:
+        """See that the database still has the history that was read; if it was restored, everybody is told."""
+        async with self._turn:
+            pool, position = self._database.pool(DatabaseRole.FEED), self.position
+            found = await retrying(lambda: pool.fetchval(READ_HASH, position))
+            if found != self._last:
+                await self._start_over(found)
 
     async def _stand_at_end(self) -> None:
         pool = self._database.pool(DatabaseRole.FEED)
+        end = await pool.fetchrow(READ_END)
+        assert end is not None, "a ledger has a head"
+        # After the head: an epoch that is read belongs to what was there by then.
         self._epochs = await epochs.read(pool)
         self._ring.clear()
         self._pages.clear()
-        self._heads = {ALL_INSTITUTIONS: await pool.fetchval(READ_HEAD)}
+        self._heads, self._last = {ALL_INSTITUTIONS: end["global_sequence"]}, end["hash"]
+
+    async def _start_over(self, found: bytes | None) -> None:
+        """The ledger is not the one that was read: begin an epoch unless somebody has, and let every stream judge."""
+        if found is None and await self.head(ALL_INSTITUTIONS) >= self.position:
+            raise GapInLedger(f"event {self.position} is gone")
+        log.critical(
+            "the ledger does not go on from what was read: it was restored; starting again at its end"
+        )
+        url, old = self._database.address.direct_url, self.epochs.current
+        await epochs.ensure(url)
+        await epochs.outgrow(url, old)
+        await self._stand_at_end()
+        self._tell_all()
+
+    def _tell_all(self) -> None:
+        for news in self._news.values():
+            news.set()
+        self._news.clear()
 
     async def _follow(self) -> None:
         pause = self._settings.tick_seconds
+        loop, epochs_due = asyncio.get_running_loop(), 0.0
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._woken.wait()
             self._woken.clear()
             try:
-                await self._read_news()
+                async with self._turn:
+                    await self._read_news()
+                    if loop.time() >= epochs_due:
+                        await self._read_epochs()
+                        epochs_due = loop.time() + self._settings.tick_seconds
                 pause = self._settings.tick_seconds
-            except CONNECTION_LOST as error:
-                log.warning("the tail lost its connection: %s", type(error).__name__)
+            except (*CONNECTION_LOST, Unavailable) as error:
+                log.warning("the tail waits for its database: %s", type(error).__name__)
                 pause = min(0.05 + pause / 2, RETRY_PAUSE_SECONDS_MAX)
             except Exception as error:
                 log.critical("the tail stops: %s", error, exc_info=True)
@@ -200,27 +259,28 @@ class Tail:
                 return
 
     async def _read_news(self) -> None:
+        """Read on from the newest event, which is read again: it has to be there still."""
+        size = self._settings.tail_page_size
         pool = self._database.pool(DatabaseRole.FEED)
         while True:
-            rows = await pool.fetch(READ_ALL, self.position, self._settings.tail_page_size)
+            known = self.position
+            rows = await pool.fetch(READ_ALL, max(known - 1, 0), size + 1)
+            if known > 0:
+                first = rows[0] if rows and rows[0]["global_sequence"] == known else None
+                if first is None or first["hash"] != self._last:
+                    await self._start_over(None if first is None else first["hash"])
+                    return
+                rows = rows[1:]
             self._take([event_of(row) for row in rows])
-            if len(rows) < self._settings.tail_page_size:
-                break
-        if not rows and (await pool.fetchval(READ_HEAD)) < self.position:
-            log.critical("the ledger ends before what was read: it was restored; starting again at its end")
-            await self._stand_at_end()
-            self.restores += 1
+            if len(rows) < size:
+                return
+
+    async def _read_epochs(self) -> None:
+        """Notice an epoch that began while everything read stayed valid, such as by a failover without loss."""
+        pool = self._database.pool(DatabaseRole.FEED)
+        if await pool.fetchval(epochs.NEWEST) != self.epochs.current:
+            self._epochs = await epochs.read(pool)
             self._tell_all()
-
-    def refuse_restored(self, restores: int) -> None:
-        """Raise `CursorInvalid` when the ledger was restored since `restores` was read."""
-        if restores != self.restores:
-            raise CursorInvalid(f"the ledger was restored to an earlier point; {START_OVER}")
-
-    def _tell_all(self) -> None:
-        for news in self._news.values():
-            news.set()
-        self._news.clear()
 
     def _take(self, events: list[Event]) -> None:
         touched = {ALL_INSTITUTIONS} if events else set()
@@ -230,6 +290,7 @@ class Tail:
             self._ring.add(event)
             self._heads[ALL_INSTITUTIONS] = event.global_sequence
             self._heads[event.institution_id] = event.sequence
+            self._last = event.hash
             touched.add(event.institution_id)
         for scope in touched:
             news = self._news.pop(scope, None)

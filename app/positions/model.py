@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
-from app.ledger.model import Balances, Event
+from app.ledger.model import Balances, Effect, Event
 
 
 class State(StrEnum):
@@ -71,4 +71,29 @@ def stamped(position: Position, event: Event, *, closed: bool) -> Position:
         created_at=event.recorded_at if event.position_version == 1 else position.created_at,
         updated_at=event.recorded_at,
         closed_at=event.recorded_at if closed else None,
+    )
+
+
+def opened(event: Event, holder_reference: str | None = None) -> Position:
+    """The position that a creation opened; raises `KeyError` or `ValueError` for other data than a creation's."""
+    data = event.data
+    expires, reference = data["expiresAt"], data["externalReference"]
+    return Position(
+        id=event.position_id,
+        institution_id=event.institution_id,
+        asset_id=str(data["assetId"]),
+        holder_reference=holder_reference,
+        external_reference=None if reference is None else str(reference),
+        currency=event.currency,
+        amount=Decimal(str(data["amount"])),
+        balances=event.balances if event.effect is Effect.NONE else Balances(),
+        state=State.CREATED,
+        stage=event.new_stage,
+        version=1,
+        lifecycle_name=event.lifecycle_name,
+        lifecycle_version=event.lifecycle_version,
+        expires_at=None if expires is None else datetime.fromisoformat(str(expires)),
+        created_at=event.recorded_at,
+        updated_at=event.recorded_at,
+        closed_at=None,
     )

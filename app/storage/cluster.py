@@ -179,14 +179,21 @@ def locate(folder: Path) -> Cluster | None:
     return Cluster(folder=folder, port=server.port, pid=server.pid, admin_url=state.url(server.port))
 
 
-def drop_stale_pid(folder: Path) -> None:
-    """Removes a `postmaster.pid` whose number another program has by now: it would pass for a server.
+def disown_stale_pid(folder: Path) -> None:
+    """Sees to it that a `postmaster.pid` without a live server does not pass for one.
 
-    A number nobody has is left to PostgreSQL, which then also looks for backends that outlived their server.
+    Goes where another program has the number by now. Where a killed server still has it, because nobody has asked for
+    its exit status, the number becomes ours: PostgreSQL never takes its parent for a server, and goes on to look for
+    backends that outlived theirs, as it does by itself with a number that nobody has.
     """
-    program, _ = _command(_pid_file(folder)[0])
+    path = data_directory(folder) / "postmaster.pid"
+    pid, lines = _pid_file(folder)
+    program, _ = _command(pid)
     if program and not program.startswith("postgres"):
-        (data_directory(folder) / "postmaster.pid").unlink()
+        path.unlink()
+    elif not program and _is_taken(pid):
+        # In place: the file stays its owner's.
+        path.write_text("\n".join([str(os.getpid()), *lines[1:], ""]))
 
 
 def _pid_file(folder: Path) -> tuple[int, list[str]]:
@@ -200,6 +207,16 @@ def _pid_file(folder: Path) -> tuple[int, list[str]]:
         raise Unusable(f"{path} cannot be read: {error.strerror}; use the account that started it") from error
     first = lines[0].strip() if lines else ""
     return (int(first) if first.isdigit() else 0), lines
+
+
+def _is_taken(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid > 0
 
 
 def _command(pid: int) -> tuple[str, str]:

@@ -12,9 +12,10 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from app.errors import Unavailable
+from app.errors import Overloaded, Unavailable
 from app.kit.canonical import Json, canonical_json, stored_json
 
 log = logging.getLogger("escrowgrid.storage")
@@ -182,6 +183,8 @@ class Database:
                 finally:
                     self.waiting -= 1
                 await connection.execute(SCOPED, {"role": role, "scope": scope, "timeout": self._timeout})
+            except PoolTimeoutError:
+                raise Overloaded("all database connections are in use; nothing was done, try again") from None
             except (*CONNECTION_LOST, InterfaceError, OperationalError, DBAPIError) as error:
                 await _give_back(connection)
                 if isinstance(error, DBAPIError) and not _lost(error):

@@ -103,7 +103,6 @@ def end(process: subprocess.Popen[bytes], mode: Mode) -> None:
 
 def _await_former(folder: Path, state: State) -> None:
     """Sees the server of a dead process out; one that we did not start is not ours to stop."""
-    cluster.drop_stale_pid(folder)
     former, began = cluster.postmaster(folder), time.monotonic()
     seconds_max = OTHER_FORMER_SECONDS_MAX
     if former is not None and former.pid == state.pid:
@@ -115,6 +114,7 @@ def _await_former(folder: Path, state: State) -> None:
             raise Held(folder, former.pid)
         time.sleep(POLL_SECONDS)
         former = cluster.postmaster(folder)
+    cluster.disown_stale_pid(folder)
 
 
 def _make(folder: Path, runner: Account, state: State, *, durable: bool) -> None:

@@ -1,14 +1,13 @@
 """Positions derived from their events alone, each step judged by its lifecycle."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from app.kit.money import ZERO
-from app.ledger.model import Balances, Effect, Event, Kind
+from app.ledger.model import Event, Kind
 from app.positions.lifecycle import Lifecycle, Portion
-from app.positions.model import Position, State, stamped
+from app.positions.model import Position, opened, stamped
 from app.verify.findings import Report
 
 TABLE = "ledger_events"
@@ -57,11 +56,11 @@ class Fold:
         if event.new_stage != lifecycle.initial or event.new_state != lifecycle.stages[lifecycle.initial]:
             report.add(TABLE, event.id, "the position does not begin where its lifecycle begins")
         try:
-            opened = _opened(event)
+            position = opened(event)
         except (KeyError, ValueError, TypeError, InvalidOperation):
             report.add(TABLE, event.id, "its data does not say what was agreed on")
             return
-        self.positions[event.position_id] = Folded(opened, event.template_id)
+        self.positions[event.position_id] = Folded(position, event.template_id)
 
     @staticmethod
     def _check_step(event: Event, position: Position, lifecycle: Lifecycle, report: Report) -> None:
@@ -92,28 +91,3 @@ def _fits(portion: Portion, moved: Decimal, position: Position) -> bool:
         Portion.PART: ZERO < moved < held,
         Portion.ALL: moved == held,
     }[portion]
-
-
-def _opened(event: Event) -> Position:
-    data = event.data
-    expires, reference = data["expiresAt"], data["externalReference"]
-    position = Position(
-        id=event.position_id,
-        institution_id=event.institution_id,
-        asset_id=str(data["assetId"]),
-        holder_reference=None,
-        external_reference=None if reference is None else str(reference),
-        currency=event.currency,
-        amount=Decimal(str(data["amount"])),
-        balances=Balances(),
-        state=State.CREATED,
-        stage=event.new_stage,
-        version=1,
-        lifecycle_name=event.lifecycle_name,
-        lifecycle_version=event.lifecycle_version,
-        expires_at=None if expires is None else datetime.fromisoformat(str(expires)),
-        created_at=event.recorded_at,
-        updated_at=event.recorded_at,
-        closed_at=None,
-    )
-    return replace(position, balances=event.balances) if event.effect is Effect.NONE else position

@@ -13,7 +13,7 @@ from app.ledger.model import Event
 from app.ledger.store import SELECT_EVENTS, event_of
 from app.positions.rows import COLUMNS, position_of
 from app.storage.database import Driver, Named, exact_json
-from app.verify import audit, rows
+from app.verify import audit, restores, rows
 from app.verify.chain import Chain
 from app.verify.findings import Report
 from app.verify.fold import Fold, Lifecycles
@@ -59,7 +59,6 @@ LEAVES = "SELECT global_sequence, hash FROM ledger_events ORDER BY global_sequen
 CHECKPOINTS = """
 SELECT log_id, size, root, frontier, signed_at, public_key, signature FROM checkpoints ORDER BY size
 """
-
 Progress = Callable[[int, int], None]
 
 
@@ -94,6 +93,7 @@ class _Walk:
         self._lifecycles = lifecycles
         self._progress = progress
         self._report = Report()
+        self._restores: Sequence[restores.Restore] = ()
         self._log_id, self._place = "", 0
         self._all = 0
 
@@ -183,9 +183,13 @@ class _Walk:
     async def _check_checkpoints(self, public_key: bytes | None, kept: Sequence[Checkpoint]) -> None:
         stored = [(checkpoint_of(row), row["frontier"]) for row in await self._connection.fetch(CHECKPOINTS)]
         here = {checkpoint.size for checkpoint, _frontier in stored}
+        self._restores = await restores.read(self._connection)
         for checkpoint in kept:
             if checkpoint.size not in here:
-                self._report.add("checkpoints", checkpoint.size, "was kept elsewhere and is no longer here")
+                why = restores.told(self._restores, checkpoint)
+                self._report.add(
+                    "checkpoints", checkpoint.size, f"was kept elsewhere and is no longer here{why}"
+                )
         elsewhere = [(checkpoint, None) for checkpoint in kept]
         due = sorted([*stored, *elsewhere], key=lambda pair: pair[0].size)
         if due and all(checkpoint.log_id != self._log_id for checkpoint, _frontier in due):
@@ -214,10 +218,11 @@ class _Walk:
         if not checkpoint.is_signed_by(public_key or checkpoint.public_key):
             report.add("checkpoints", row, "its signature is not the ledger's")
         elif tree.size < row:
-            cut = f"covers {row} events, the ledger has {tree.size}: its end was cut off"
-            report.add("checkpoints", row, cut)
+            cut = restores.told(self._restores, checkpoint) or ": its end was cut off"
+            report.add("checkpoints", row, f"covers {row} events, the ledger has {tree.size}{cut}")
         elif tree.root() != checkpoint.root:
-            report.add("checkpoints", row, "the events it covers are not those it was signed over")
+            why = restores.told(self._restores, checkpoint)
+            report.add("checkpoints", row, f"the events it covers are not those it was signed over{why}")
         elif frontier is not None and tuple(frontier) != tree.frontier:
             report.add("checkpoints", row, "its frontier is not that of the events it covers")
 

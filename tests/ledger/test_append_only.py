@@ -1,5 +1,8 @@
 """The database itself refuses to change what was recorded, whoever asks."""
 
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
 import asyncpg
 import pytest
 
@@ -33,21 +36,31 @@ SUPERUSER = [
 ]
 
 
-@pytest.fixture
-async def recorded(services: Services, place: Place) -> None:
-    await factories.position(services, place.asset, state=State.RELEASED)
-    await factories.policy(services, place.institution.id)
+@dataclass(frozen=True)
+class Recorded:
+    """A server with something to protect: nothing in this module changes it."""
+
+    services: Services
+    owner: asyncpg.Connection
+    place: Place
+
+
+@pytest.fixture(scope="module")
+async def recorded(admin_url: str, template: str) -> AsyncIterator[Recorded]:
+    async with factories.served(admin_url, template) as (parts, owner):
+        place = await factories.place(parts.services)
+        await factories.position(parts.services, place.asset, state=State.RELEASED)
+        await factories.policy(parts.services, place.institution.id)
+        yield Recorded(parts.services, owner, place)
 
 
 @pytest.mark.parametrize("statement", SUPERUSER)
 @pytest.mark.parametrize("replica", [False, True], ids=["", "as a replica"])
-async def test_even_the_superuser_is_refused(
-    recorded: None, owner: asyncpg.Connection, statement: str, replica: bool
-) -> None:
+async def test_even_the_superuser_is_refused(recorded: Recorded, statement: str, replica: bool) -> None:
     """ENABLE ALWAYS: also under session_replication_role, which restores use."""
+    owner = recorded.owner
     before = await factories.footprint(owner)
-    if replica:
-        await owner.execute("SET session_replication_role = replica")
+    await owner.execute(f"SET session_replication_role = {'replica' if replica else 'origin'}")
     with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
         await owner.execute(statement)
     assert await factories.footprint(owner) == before
@@ -83,14 +96,12 @@ DENIED = [
 
 
 @pytest.mark.parametrize(("table", "statement"), DENIED, ids=[f"{s.format(t)}" for t, s in DENIED])
-async def test_the_writer_has_no_grant_for_it(
-    services: Services, place: Place, table: str, statement: str
-) -> None:
-    async with services.database.pool(DatabaseRole.WRITER).acquire() as connection:
+async def test_the_writer_has_no_grant_for_it(recorded: Recorded, table: str, statement: str) -> None:
+    async with recorded.services.database.pool(DatabaseRole.WRITER).acquire() as connection:
         transaction = connection.transaction()
         await transaction.start()
         try:
-            await take_role(connection, DatabaseRole.WRITER, [place.institution.id])
+            await take_role(connection, DatabaseRole.WRITER, [recorded.place.institution.id])
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(statement.format(table))
         finally:
@@ -102,10 +113,10 @@ async def test_the_writer_has_no_grant_for_it(
     "table", ["ledger_events", "ledger_head", "institution_heads", "epochs", "personal_data", "positions"]
 )
 @pytest.mark.parametrize("verb", ["INSERT", "UPDATE", "DELETE", "TRUNCATE"])
-async def test_readers_may_only_read(
-    owner: asyncpg.Connection, role: DatabaseRole, table: str, verb: str
-) -> None:
-    assert not await owner.fetchval("SELECT has_table_privilege($1, $2, $3)", role.value, table, verb)
+async def test_readers_may_only_read(recorded: Recorded, role: DatabaseRole, table: str, verb: str) -> None:
+    assert not await recorded.owner.fetchval(
+        "SELECT has_table_privilege($1, $2, $3)", role.value, table, verb
+    )
 
 
 async def test_the_writer_cannot_append_for_an_institution_outside_its_batch(
@@ -113,19 +124,19 @@ async def test_the_writer_cannot_append_for_an_institution_outside_its_batch(
 ) -> None:
     await factories.position(services, elsewhere.asset)
     before = await factories.footprint(owner)
+    foreign = "INSERT INTO personal_data (institution_id, event_id, position_id) VALUES ($1, 'evt', 'pos')"
     async with services.database.pool(DatabaseRole.WRITER).acquire() as connection:
-        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):  # noqa: PT012 - the transaction has to end with it
-            async with connection.transaction():
-                await take_role(connection, DatabaseRole.WRITER, [place.institution.id])
-                await connection.execute(
-                    "INSERT INTO personal_data (institution_id, event_id, position_id) VALUES ($1, 'evt', 'pos')",
-                    elsewhere.institution.id,
-                )
+        async with connection.transaction():
+            await take_role(connection, DatabaseRole.WRITER, [place.institution.id])
+            savepoint = connection.transaction()
+            await savepoint.start()
+            with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+                await connection.execute(foreign, elsewhere.institution.id)
+            await savepoint.rollback()
         async with connection.transaction():
             await take_role(connection, DatabaseRole.WRITER, [place.institution.id])
             moved = await connection.execute("UPDATE institution_heads SET sequence = 7")
             assert moved == "UPDATE 1", "only its own"
-            raise_back = await connection.fetchval("SELECT count(*) FROM positions")
-            assert raise_back == 0
+            assert await connection.fetchval("SELECT count(*) FROM positions") == 0
             await connection.execute("UPDATE institution_heads SET sequence = 0")
     assert await factories.footprint(owner) == before

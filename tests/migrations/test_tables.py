@@ -15,7 +15,7 @@ for path in sorted((REPOSITORY / "app").glob("*/store.py")):
     importlib.import_module(f"app.{path.parent.name}.store")
 TABLES = sorted(metadata.tables.values(), key=lambda table: table.name)
 # What the database keeps for itself: no store has to know it.
-OMITTED = {"ledger_head": {"singleton", "system_identifier", "timeline"}}
+OMITTED = {"ledger_head": {"singleton", "system_identifier", "timeline", "written_by"}}
 # Tables that are reached with SQL of asyncpg alone.
 UNNAMED = {
     "alembic_version",
@@ -27,6 +27,7 @@ UNNAMED = {
     "parked_events",
     "rate_buckets",
 }
+UNNAMED |= {"mirror_queue", "mirror_copy"}
 
 COLUMNS = """
 SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, NOT a.attnotnull AS nullable,

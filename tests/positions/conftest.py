@@ -5,22 +5,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
 
 import asyncpg
 import pytest
-from pydantic import SecretStr
 
 from app.context import Context, Request, Services
 from app.engine.masking import Schema
-from app.main import assemble
 from app.positions.model import Position, State
 from app.principal import Principal
-from app.settings import Settings
-from app.storage.database import Address
-from app.storage.provide import with_database, with_login
 from tests import factories
-from tests.conftest import LOGIN, PASSWORD, Answered
+from tests.conftest import Answered
 from tests.factories import Place
 
 POSITION = "id state stage version amount funded released refunded held currency expiresAt closedAt"
@@ -147,19 +141,8 @@ async def desk(services: Services, built_schema: Schema, owner: asyncpg.Connecti
 @pytest.fixture(scope="module")
 async def shared(admin_url: str, template: str, built_schema: Schema) -> AsyncIterator[Desk]:
     """A desk for all tests of a module: each opens positions of its own and none counts those of others."""
-    name = f"test_{uuid4().hex[:16]}"
-    admin = await asyncpg.connect(admin_url)
-    await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
-    url = with_database(admin_url, name)
-    # Neither the clerk nor the tick shall disturb a comparison of before and after.
-    settings = Settings(root_api_key=SecretStr("root-key-of-the-tests"), expiry_tick_seconds=3600.0)
-    parts = assemble(settings, Address.of(with_login(url, LOGIN, PASSWORD), owner_url=url))
-    async with parts.running():
-        owner = await asyncpg.connect(url)
+    async with factories.served(admin_url, template) as (parts, owner):
         yield await made_desk(parts.services, built_schema, owner)
-        await owner.close()
-    await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-    await admin.close()
 
 
 def check_money(position: Mapping[str, Any]) -> None:

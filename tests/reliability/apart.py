@@ -24,7 +24,7 @@ from app.settings import Settings
 from tests.reliability import sockets
 from tests.reliability.client import Client, Tenant, connected, found_tenant
 from tests.reliability.site import Site
-from tests.reliability.tally import Limit, Tally
+from tests.reliability.tally import Limit, Tally, rounds
 
 ROLES = ("ADMIN", "OPERATOR", "READ_ONLY", "AUDITOR")
 DEEP = 3
@@ -59,7 +59,7 @@ class Heard:
 async def subscriptions_apart(tally: Tally, limit: Limit, site: Site) -> None:
     """The other's ledger moves, then one's own: of the former nothing is heard, the latter shows that all listen."""
     async with site.serving() as (server,), connected(server) as client:
-        while limit.more(tally.reached):
+        for _ in rounds(limit, tally):
             await _once(tally, site, client, server.url)
 
 

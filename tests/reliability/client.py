@@ -213,7 +213,7 @@ async def connected(*servers: Server) -> AsyncIterator[Client]:
 def _results(made: dict[str, Any], items: int) -> list[dict[str, Any]]:
     if "results" not in made:
         return [made]
-    return made["results"] or [{"event": None, "userErrors": made["userErrors"]}] * items
+    return made["results"] or [{"event": None, "position": None, "userErrors": made["userErrors"]}] * items
 
 
 def refusal_of(result: Mapping[str, Any]) -> str | None:

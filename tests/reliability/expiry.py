@@ -15,7 +15,7 @@ from app.storage.database import CONNECTION_LOST
 from tests.reliability.client import Client, Doors, Tenant, connected, found_tenant, refusal_of
 from tests.reliability.site import Site
 from tests.reliability.stream import two_parts
-from tests.reliability.tally import Limit, Tally
+from tests.reliability.tally import Limit, Tally, rounds
 
 SERVER_SETTINGS = {"EXPIRY_TICK_SECONDS": "0.1", "LEASE_SECONDS": "1.5"}
 AT_ONCE = 100
@@ -43,7 +43,7 @@ async def deadlines(tally: Tally, limit: Limit, site: Site, *, positions: int) -
         connected(*servers) as client,
         two_parts(site, expiry_tick_seconds=0.1) as both,
     ):
-        while limit.more(tally.reached):
+        for _ in rounds(limit, tally):
             tenant = await found_tenant(client, site.root_key, "Expiry Trust")
             due = datetime.now(UTC) + timedelta(seconds=DUE_IN_SECONDS_MIN + positions / OPENED_A_SECOND)
             released = await _open(client, tenant, positions, due)

@@ -9,7 +9,7 @@ from tests import factories
 from tests.factories import Place
 from tests.reliability.site import Site
 from tests.reliability.stream import settings_of
-from tests.reliability.tally import Limit, Tally, milliseconds, percentile
+from tests.reliability.tally import Limit, Tally, milliseconds, percentile, rounds
 
 FLOOD = 256
 CLIENTS = 4
@@ -29,7 +29,7 @@ async def flooding(tally: Tally, limit: Limit, site: Site) -> None:
     async with parts.running():
         quiet_one = await factories.place(parts.services, name="Quiet")
         loud_one = await factories.place(parts.services, name="Loud")
-        while limit.more(tally.reached):
+        for _ in rounds(limit, tally):
             for attempt in range(1, TRIES + 1):
                 quiet, flooded = await _compared(tally, parts, quiet_one, loud_one)
                 if flooded <= FACTOR_MAX * quiet + ALLOWANCE_SECONDS:

@@ -43,7 +43,7 @@ async def rewrite(owner: asyncpg.Connection, wanted: Events) -> list[Event]:
     chained = _chained(wanted)
     async with owner.transaction():
         await owner.execute("DELETE FROM ledger_events")
-        await owner.execute(append.INSERT_EVENTS, *append._columns(chained))
+        await owner.execute(append.INSERT_EVENTS, *append.columns(chained))
         await owner.execute("DELETE FROM personal_data WHERE event_id <> ALL($1)", [e.id for e in chained])
         await owner.execute("UPDATE institution_heads SET sequence = 0, hash = $1", GENESIS)
         for event in chained:

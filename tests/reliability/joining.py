@@ -13,7 +13,7 @@ from tests import factories
 from tests.factories import Place
 from tests.reliability.site import Site
 from tests.reliability.stream import heads, settings_of
-from tests.reliability.tally import Limit, Tally, milliseconds, percentile
+from tests.reliability.tally import Limit, Tally, milliseconds, percentile, rounds
 
 SUBSCRIBERS = 1_000
 TENANTS = 4
@@ -26,7 +26,7 @@ LIVE_EVENTS = 50
 
 async def thousand_joining(tally: Tally, limit: Limit, site: Site, *, backlog: int) -> None:
     """All come to the head, each event once and in order; those who write meanwhile go on."""
-    while limit.more(tally.reached):
+    for _ in rounds(limit, tally):
         await _one_return(tally, site, backlog)
         tally.reached += SUBSCRIBERS
 
@@ -43,7 +43,7 @@ async def _one_return(tally: Tally, site: Site, backlog: int) -> None:
         # A fresh process remembers nothing: whoever joins it below its head is behind.
         fresh = assemble(settings_of(site), site.address())
         async with fresh.running():
-            await _join(tally, site, fresh.services.tail, places, writing, quiet)
+            await _join(tally, site, fresh.services.tail, places, writing, quiet, backlog)
             tally.require(
                 fresh.services.tail.ring_bytes <= fresh.services.settings.ring_bytes_max,
                 "the ring is too heavy",
@@ -51,7 +51,13 @@ async def _one_return(tally: Tally, site: Site, backlog: int) -> None:
 
 
 async def _join(
-    tally: Tally, site: Site, tail: Tail, places: list[Place], writing: Parts, quiet: list[float]
+    tally: Tally,
+    site: Site,
+    tail: Tail,
+    places: list[Place],
+    writing: Parts,
+    quiet: list[float],
+    backlog: int,
 ) -> None:
     async with site.connected() as owner:
         last = await heads(owner)
@@ -61,7 +67,7 @@ async def _join(
     tasks = []
     for number in range(SUBSCRIBERS):
         scope = scopes[number % len(scopes)]
-        cursor = random.randint(0, last[scope])
+        cursor = random.randint(max(0, last[scope] - backlog), last[scope])
         until = ends.get(scope, last[scope])
         tasks.append(asyncio.create_task(_subscriber(tail, scope, cursor, until, tally)))
     busy = await _paced(writing, places[0])
@@ -81,6 +87,8 @@ async def _join(
 
 async def _subscriber(tail: Tail, scope: str, cursor: int, until: int, tally: Tally) -> None:
     last = await tail.place(scope, tail.epochs.cursor(scope, cursor))
+    if last >= until:
+        return
     async with aclosing(tail.stream(scope, last)) as pages:
         async for page in pages:
             numbers = [place(scope, event) for event in page]

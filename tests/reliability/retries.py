@@ -9,7 +9,7 @@ import asyncpg
 
 from tests.reliability.client import Client, Tenant, connected, document, found_tenant
 from tests.reliability.site import Site
-from tests.reliability.tally import Limit, Tally
+from tests.reliability.tally import Limit, Tally, rounds
 
 EQUAL = 50
 EVENTS = "SELECT count(*) FROM ledger_events WHERE key_institution_id = $1"
@@ -22,7 +22,7 @@ async def equal_commands(tally: Tally, limit: Limit, site: Site) -> None:
     """Every mutation that moves a position, alone and in lists."""
     async with site.serving(2) as servers, connected(*servers) as client, site.connected() as owner:
         tenant = await found_tenant(client, site.root_key, "Retry Trust")
-        while limit.more(tally.reached):
+        for _ in rounds(limit, tally):
             for mutation, state, asked, other in _cases(tenant):
                 ids = [await _position(client, tenant, state) for _ in range(2)]
                 await _fifty(client, tenant, mutation, _filled(asked, ids), _filled(other, ids), owner, tally)

@@ -10,7 +10,7 @@ from tests.reliability import sockets
 from tests.reliability.client import Client, Tenant, connected, found_tenant
 from tests.reliability.site import Site
 from tests.reliability.sockets import Socket
-from tests.reliability.tally import Limit, Tally
+from tests.reliability.tally import Limit, Tally, rounds
 
 SOCKETS = 20
 OPERATIONS = 50
@@ -25,7 +25,7 @@ RESUMED = (
 async def thousand_on_sockets(tally: Tally, limit: Limit, site: Site) -> None:
     """All of them are told what they missed and what comes, once and in order."""
     async with site.serving() as (server,), connected(server) as client:
-        while limit.more(tally.reached):
+        for _ in rounds(limit, tally):
             tenant = await found_tenant(client, site.root_key, "Returning Trust")
             cursors = [await _event(client, tenant) for _ in range(MISSED)]
             async with AsyncExitStack() as stack:

@@ -12,7 +12,7 @@ from tests.reliability import sockets
 from tests.reliability.client import Client, Tenant, connected, found_tenant
 from tests.reliability.site import Server, Site
 from tests.reliability.sockets import Socket
-from tests.reliability.tally import Limit, Tally, milliseconds, percentile
+from tests.reliability.tally import Limit, Tally, milliseconds, percentile, rounds
 
 LIVE = 3
 STALLED = 10
@@ -41,7 +41,7 @@ async def stalled_subscribers(tally: Tally, limit: Limit, site: Site, *, events:
     settings = {"RING_BYTES_MAX": str(RING_BYTES), "STALLED_SOCKET_SECONDS": str(STALLED_SECONDS)}
     async with site.serving(settings=settings) as (server,), connected(server) as client:
         tenant = await found_tenant(client, site.root_key, "Stalled Trust")
-        while limit.more(tally.reached):
+        for _ in rounds(limit, tally):
             await _compare(tally, client, server, tenant, events)
             tally.reached += STALLED
 

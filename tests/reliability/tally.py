@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 VIOLATIONS_KEPT = 20
@@ -81,6 +81,15 @@ class Limit:
     def more(self, reached: int) -> bool:
         """Whether to go on; once at least, however little time there is."""
         return reached < self.count and (reached == 0 or time.monotonic() < self.until)
+
+
+def rounds(limit: Limit, tally: Tally) -> Iterator[None]:
+    """Rounds of about one length: another one as long as there is time for it."""
+    took = 0.0
+    while limit.more(tally.reached) and (tally.reached == 0 or time.monotonic() + took < limit.until):
+        began = time.monotonic()
+        yield
+        took = time.monotonic() - began
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -13,6 +13,9 @@ from tests.reliability.ledger_to_tamper import Evidence
 from tests.reliability.tally import Limit, Row, Tally
 from tests.reliability.tampering import Inspector
 
+# However busy the machine is: what counts are zeros, not seconds.
+pytestmark = pytest.mark.timeout(600)
+
 
 @dataclass(frozen=True)
 class Scene:

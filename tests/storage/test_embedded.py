@@ -1,6 +1,7 @@
 """The private PostgreSQL: real servers, started, refused, killed and found again."""
 
 import asyncio
+import ctypes
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ from app.storage.embedded import Cluster, RunningCluster
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SECONDS_MAX = 30
+PR_SET_CHILD_SUBREAPER = 36
 START = """
 import sys
 from pathlib import Path
@@ -253,6 +255,24 @@ def test_a_stale_pid_file_whose_number_another_program_has_does_not_stop_a_start
         with embedded.start(tmp_path / "grid", durable=True) as found:
             assert ask(found.admin_url, "SELECT 1") == 1
         other.kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no subreapers")
+def test_a_killed_server_whose_exit_nobody_asked_for_does_not_stop_a_start(tmp_path: Path) -> None:
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
+    try:
+        with elsewhere(tmp_path / "grid") as parent:
+            server, url = started(parent)
+            ask(url, "CREATE TABLE kept (n int)", "INSERT INTO kept VALUES (7) RETURNING n")
+            parent.kill()
+            os.kill(server, signal.SIGKILL)
+        assert eventually(lambda: not Path(f"/proc/{server}/cmdline").read_bytes()), "dead, and still there"
+        with embedded.start(tmp_path / "grid", durable=True) as found:
+            assert ask(found.admin_url, "SELECT n FROM kept") == 7
+            assert os.waitpid(server, os.WNOHANG) == (server, signal.SIGKILL), "nobody had asked"
+    finally:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 0)
 
 
 def test_a_private_long_folder_with_spaces_works_and_stays_private(tmp_path: Path) -> None:

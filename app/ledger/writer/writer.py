@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import asyncpg
 
-from app.errors import Overloaded, Refusal, Unavailable
+from app.errors import Denied, Overloaded, Refusal, Unavailable
 from app.kit.clock import Clock
 from app.kit.histogram import Histogram
 from app.kit.ids import Ids
@@ -57,6 +57,7 @@ class Writer:
         self._side: set[asyncio.Task[None]] = set()
         self._main: asyncio.Task[None] | None = None
         self._closing = False
+        self._refusal: Denied | None = None
         self.batches = 0
         # How many commands a batch had, how long it took until its commit, and how long each submission had waited.
         self.sizes = Histogram(SIZES)
@@ -80,12 +81,22 @@ class Writer:
         while self._side:
             await asyncio.wait(self._side)
 
+    def refuse(self, why: Denied) -> None:
+        """From now on nothing is taken here: this server does not keep the ledger."""
+        self._refusal = why
+
+    def assure(self) -> None:
+        """Raise why nothing is taken here, if so; for writes that are not the ledger's."""
+        if self._refusal is not None:
+            raise type(self._refusal)(self._refusal.message)
+
     async def submit(self, command: Command) -> Answer:
         """Decide and write one command; returns after commit. Raises `Refusal` when it is refused."""
         return (await self.submit_all([command]))[0]
 
     async def submit_all(self, commands: Sequence[Command]) -> list[Answer]:
         """Decide and write several commands as one: all are accepted or none. Raises `Refusal` for none."""
+        self.assure()
         if self._closing:
             raise Overloaded("the server is shutting down; nothing was done, try again")
         loop = asyncio.get_running_loop()

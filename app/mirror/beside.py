@@ -1,0 +1,171 @@
+"""Copies what is not an event: rows beside the ledger, first all and then as they change, erasures, checkpoints."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+
+from app.kit.canonical import parse_json
+from app.mirror import source
+from app.mirror.model import (
+    AUDIT,
+    CHECKPOINTS,
+    DOCUMENTS,
+    PERSONAL,
+    PERSONAL_PARTS,
+    SEALS,
+    TABLES,
+    Row,
+    Table,
+)
+from app.mirror.pages import new_epochs
+from app.mirror.store import Copy
+from app.storage.database import Database, DatabaseRole, Named
+
+PAGE_ROWS = 500
+# How long the events may have to wait for rows beside them.
+BUDGET_SECONDS = 1.0
+STANDING_EVERY_SECONDS = 1.0
+
+Keys = dict[Table, list[tuple[str, ...]]]
+
+
+class Beside:
+    """One per follower."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._since: str | None = None
+        self._standing: object = None
+        self._documents: object = None
+        self._stood_at = 0.0
+        self.is_done = False
+
+    async def copy(self, copy: Copy, token: int) -> None:
+        """Copy for a while; `is_done` tells whether something is left."""
+        self.is_done = False
+        until = asyncio.get_running_loop().time() + BUDGET_SECONDS
+        while asyncio.get_running_loop().time() < until:
+            if not await self._seed(copy, token) and not await self._follow_changes(copy, token):
+                self.is_done = len(copy.seeded) == len(TABLES)
+                break
+        await self._follow_standing(copy, token)
+
+    async def _seed(self, copy: Copy, token: int) -> bool:
+        """One page of what was there before the first start; False when there is nothing to do (now)."""
+        if len(copy.seeded) == len(TABLES):
+            return False
+        if not copy.seeded and not copy.seeded_key and not await self._settled():
+            return False
+        table = TABLES[len(copy.seeded)]
+        async with source.reading(self._database, table) as driver:
+            rows = await source.rows_after(driver, table, copy.seeded_key, PAGE_ROWS)
+        seeded = copy.seeded if len(rows) == PAGE_ROWS else (*copy.seeded, table.name)
+        key = rows[-1].key if len(rows) == PAGE_ROWS else ()
+        if table is AUDIT:
+            await copy.make_room(rows)
+        async with copy.page(token, _owners(rows)) as driver:
+            if rows:
+                await copy.put(driver, table, rows)
+            await copy.mark_seeded(driver, seeded, key)
+        copy.seeded, copy.seeded_key = seeded, key
+        return True
+
+    async def _settled(self) -> bool:
+        if self._since is None:
+            self._since = await source.moment(self._database)
+        async with self._database.pool(DatabaseRole.FEED).acquire() as driver:
+            return await source.is_settled(driver, self._since)
+
+    async def _follow_changes(self, copy: Copy, token: int) -> bool:
+        """Copy rows that changed, as they are now; False when none has (or not all are there yet)."""
+        if len(copy.seeded) < len(TABLES):
+            return False
+        async with self._database.pool(DatabaseRole.FEED).acquire() as driver:
+            noted = await driver.fetch(source.CHANGED, source.CHANGED_MAX)
+        if not noted:
+            return False
+        keys: Keys = defaultdict(list)
+        for row in noted:
+            table = PERSONAL if row["source"] == PERSONAL.name else source.TABLE_OF[row["source"]]
+            keys[table].append(tuple(row["key"]))
+        keys = {table: list(dict.fromkeys(some)) for table, some in keys.items()}
+        rows = {table: await self._read(table, some) for table, some in keys.items()}
+        await copy.make_room(rows.get(AUDIT, ()))
+        owners = _owners([row for some in rows.values() for row in some])
+        named = {key[0] for table, some in keys.items() if table.owner == table.columns[0] for key in some}
+        async with copy.page(token, owners | named) as driver:
+            for table in (table for table in TABLES if table in keys):
+                gone = set(keys[table]) - {row.key for row in rows[table]}
+                if table.vanishing and gone:
+                    await copy.remove(driver, table, sorted(gone))
+                if rows[table]:
+                    await copy.put(driver, table, rows[table])
+            for key in keys.get(PERSONAL, ()):
+                await copy.erase(driver, key, _erased(key, rows[PERSONAL]))
+        await source.forget(self._database, [row["place"] for row in noted])
+        return True
+
+    async def _read(self, table: Table, keys: Sequence[tuple[str, ...]]) -> list[Row]:
+        scope = sorted({key[0] for key in keys}) if table.sealed else None
+        async with source.reading(self._database, table, scope) as driver:
+            return await source.rows(driver, table, keys)
+
+    async def _follow_standing(self, copy: Copy, token: int) -> None:
+        """What changes seldom, looked at now and then: epochs, seals, documents, where the followers stand."""
+        now = asyncio.get_running_loop().time()
+        if now - self._stood_at < STANDING_EVERY_SECONDS and not self.is_done:
+            return
+        await self._follow_growth(copy, CHECKPOINTS, token, last=copy.head)
+        if self.is_done:
+            # Behind the rows that they bind.
+            await self._follow_growth(copy, SEALS, token)
+        await self._follow_documents(copy, token)
+        async with self._database.pool(DatabaseRole.FEED).acquire() as driver:
+            followers = await source.values(driver, source.FOLLOWERS)
+            parked = await source.values(driver, source.PARKED, source.PARKED_MAX)
+        epochs = await new_epochs(self._database, copy)
+        # No further than the events have come.
+        cursors = [(name, min(cursor, copy.head), paused) for name, cursor, paused in followers]
+        standing = (id(copy), cursors, parked)
+        if epochs or standing != self._standing:
+            async with copy.page(token) as driver:
+                await copy.add_epochs(driver, epochs)
+                await copy.set_followers(driver, cursors, parked)
+            copy.epoch = max([copy.epoch, *(row[0] for row in epochs)])
+        self._standing, self._stood_at = standing, now
+
+    async def _follow_growth(self, copy: Copy, table: Table, token: int, last: int | None = None) -> None:
+        """Rows behind the last one that the copy has."""
+        async with source.reading(self._database, table) as driver:
+            rows = await source.rows_after(driver, table, copy.grown[table.name], source.GROWN_MAX, last)
+        if rows:
+            async with copy.page(token) as driver:
+                await copy.put(driver, table, rows)
+            copy.grown[table.name] = rows[-1].key
+
+    async def _follow_documents(self, copy: Copy, token: int) -> None:
+        """Documents as they are: what a hash stands for never changes, so that the hashes tell all."""
+        async with source.reading(self._database, DOCUMENTS) as driver:
+            here = set(await source.keys(driver, DOCUMENTS))
+            if self._documents == (id(copy), here):
+                return
+            async with copy.as_role(DatabaseRole.FEED) as other:
+                there = set(await source.keys(other, DOCUMENTS))
+            rows = (
+                await source.rows(driver, DOCUMENTS, [(key,) for key in here - there]) if here - there else []
+            )
+        async with copy.page(token) as other:
+            await copy.remove(other, DOCUMENTS, [(key,) for key in there - here])
+            if rows:
+                await copy.put(other, DOCUMENTS, rows)
+        self._documents = (id(copy), here)
+
+
+def _owners(rows: Sequence[Row]) -> set[str]:
+    return {row.owner for row in rows if row.owner is not None}
+
+
+def _erased(key: tuple[str, ...], rows: Sequence[Row]) -> list[str]:
+    """Which personal values of an event are gone; all of them where the row is."""
+    values: Named | None = next((parse_json(row.text) for row in rows if row.key == key), None)  # type: ignore[assignment]
+    return [part for part in PERSONAL_PARTS if values is None or values[f"{part}_salt"] is None]
