@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 from app.errors import CursorInvalid, Unavailable
@@ -11,30 +10,24 @@ from app.kit.tasks import end
 from app.ledger import epochs
 from app.ledger.cursors import Epochs
 from app.ledger.model import Event
+from app.ledger.pages import READ_ALL, GapInLedger, Page, SharedPages
 from app.ledger.ring import Ring, place
-from app.ledger.store import SELECT_EVENTS, event_of
+from app.ledger.store import event_of
 from app.principal import ALL_INSTITUTIONS
 from app.settings import Settings
 from app.storage.database import CONNECTION_LOST, Database, DatabaseRole, retrying
 
 log = logging.getLogger("escrowgrid.tail")
 
-READ_ALL = f"{SELECT_EVENTS} WHERE global_sequence > $1 ORDER BY global_sequence LIMIT $2"
-READ_ONE = f"{SELECT_EVENTS} WHERE institution_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3"
 READ_HEAD = "SELECT global_sequence FROM ledger_head"
 READ_END = """
 SELECT h.global_sequence, e.hash FROM ledger_head h LEFT JOIN ledger_events e ON e.global_sequence = h.global_sequence
 """
 READ_HASH = "SELECT hash FROM ledger_events WHERE global_sequence = $1"
 READ_CHAIN = "SELECT sequence FROM institution_heads WHERE institution_id = $1"
-SHARED_PAGES_MAX = 32
 RETRY_PAUSE_SECONDS_MAX = 2.0
-
-Pages = Sequence[Event]
-
-
-class GapInLedger(Exception):
-    """The next event is not the last one's successor: going on could skip one for ever."""
+# Trouble that nobody foresaw is tried again that often in a row before it counts as lasting.
+SURPRISES_MAX = 10
 
 
 class Tail:
@@ -47,9 +40,12 @@ class Tail:
         self._heads: dict[str, int] = {}
         self._news: dict[str, asyncio.Event] = {}
         self._woken = asyncio.Event()
-        self._catching_up = asyncio.Semaphore(settings.catch_up_connections_max)
-        self._reads: dict[tuple[str, int], asyncio.Task[Pages]] = {}
-        self._pages: OrderedDict[tuple[str, int], Pages] = OrderedDict()
+        self._pages = SharedPages(
+            database,
+            size=settings.tail_page_size,
+            connections_max=settings.catch_up_connections_max,
+            confirm=self.confirm,
+        )
         self._task: asyncio.Task[None] | None = None
         self._epochs: Epochs | None = None
         # The hash of the newest event: what is read next has to come behind this very one.
@@ -82,7 +78,8 @@ class Tail:
         """Stop reading; every stream ends."""
         self.failure = self.failure or Unavailable("the server is shutting down; go on from your last cursor")
         self._tell_all()
-        await end(self._task, *self._reads.values())
+        await end(self._task)
+        await self._pages.close()
 
     def wake(self) -> None:
         """There may be something new."""
@@ -110,7 +107,7 @@ class Tail:
 
     async def stream(
         self, scope: str, after: int, *, idle_seconds: float | None = None
-    ) -> AsyncGenerator[Pages, None]:
+    ) -> AsyncGenerator[Page, None]:
         """Every event of `scope` above `after`, for ever, in pages; an empty page when idle that long.
 
         Raises `CursorInvalid` when the ledger was restored to a point before `after`: what comes is another history.
@@ -136,7 +133,7 @@ class Tail:
             self.epochs.place(scope, known.cursor(scope, after), await self.head(scope))
         return self.epochs
 
-    async def page(self, scope: str, after: int) -> Pages:
+    async def page(self, scope: str, after: int) -> Page:
         """The next events of `scope` above `after`, from memory or else the database; empty when level."""
         if self.failure is not None:
             raise self.failure
@@ -145,7 +142,7 @@ class Tail:
             return recent
         if self._heads.get(scope, after + 1) <= after:
             return ()
-        events = await self._read_shared(scope, after)
+        events = await self._pages.after(scope, after)
         if not events:
             self._heads[scope] = max(self._heads.get(scope, 0), after)
         return events
@@ -164,40 +161,6 @@ class Tail:
                 return False
         return True
 
-    async def _read_shared(self, scope: str, after: int) -> Pages:
-        """A page is read once for all who ask; pages begin at multiples of their size, so that many ask for one."""
-        size = self._settings.tail_page_size
-        start = after - after % size
-        key, known = (scope, start), self._epochs
-        if (events := self._pages.get(key)) is None:
-            if (task := self._reads.get(key)) is None:
-                task = asyncio.create_task(self._read(scope, start), name="ledger-catch-up")
-                self._reads[key] = task
-                task.add_done_callback(lambda _task: self._reads.pop(key, None))
-            events = await asyncio.shield(task)
-        # Only full pages are kept: the others grow.
-        if len(events) == size and key not in self._pages and self._epochs is known:
-            self._pages[key] = events
-            if len(self._pages) > SHARED_PAGES_MAX:
-                self._pages.popitem(last=False)
-        # Both orders are gapless.
-        rest = events[after - start :]
-        if rest and place(scope, rest[0]) != after + 1:
-            raise GapInLedger(f"event {place(scope, rest[0])} of {scope} follows {after}")
-        return rest
-
-    async def _read(self, scope: str, after: int) -> Pages:
-        size = self._settings.tail_page_size
-        pool = self._database.pool(DatabaseRole.FEED)
-        async with self._catching_up:
-            if scope == ALL_INSTITUTIONS:
-                rows = await retrying(lambda: pool.fetch(READ_ALL, after, size))
-            else:
-                rows = await retrying(lambda: pool.fetch(READ_ONE, scope, after, size))
-        # Asked after the read: a page of a restored ledger must not go to who stands in the old history.
-        await self.confirm()
-        return tuple(event_of(row) for row in rows)
-
     async def confirm(self) -> None:
         """See that the database still has the history that was read; if it was restored, everybody is told."""
         async with self._turn:
@@ -213,7 +176,7 @@ class Tail:
         # After the head: an epoch that is read belongs to what was there by then.
         self._epochs = await epochs.read(pool)
         self._ring.clear()
-        self._pages.clear()
+        self._pages.forget()
         self._heads, self._last = {ALL_INSTITUTIONS: end["global_sequence"]}, end["hash"]
 
     async def _start_over(self, found: bytes | None) -> None:
@@ -235,7 +198,7 @@ class Tail:
         self._news.clear()
 
     async def _follow(self) -> None:
-        pause = self._settings.tick_seconds
+        pause, surprises = self._settings.tick_seconds, 0
         loop, epochs_due = asyncio.get_running_loop(), 0.0
         while True:
             with suppress(TimeoutError):
@@ -248,15 +211,21 @@ class Tail:
                     if loop.time() >= epochs_due:
                         await self._read_epochs()
                         epochs_due = loop.time() + self._settings.tick_seconds
-                pause = self._settings.tick_seconds
+                pause, surprises = self._settings.tick_seconds, 0
             except (*CONNECTION_LOST, Unavailable) as error:
                 log.warning("the tail waits for its database: %s", type(error).__name__)
                 pause = min(0.05 + pause / 2, RETRY_PAUSE_SECONDS_MAX)
             except Exception as error:
-                log.critical("the tail stops: %s", error, exc_info=True)
-                self.failure = Unavailable("the ledger's feed has stopped; this server needs its operator")
-                self._tell_all()
-                return
+                surprises += 1
+                if isinstance(error, GapInLedger) or surprises == SURPRISES_MAX:
+                    log.critical("the tail stops: %s", error, exc_info=True)
+                    self.failure = Unavailable(
+                        "the ledger's feed has stopped; this server needs its operator"
+                    )
+                    self._tell_all()
+                    return
+                log.exception("the tail could not read on and tries again")
+                pause = min(0.05 + pause / 2, RETRY_PAUSE_SECONDS_MAX)
 
     async def _read_news(self) -> None:
         """Read on from the newest event, which is read again: it has to be there still."""

@@ -9,8 +9,8 @@ import pytest
 
 from app.context import Services
 from app.ledger.model import Event
+from app.ledger.pages import READ_ALL, READ_ONE
 from app.ledger.store import event_of
-from app.ledger.tail import READ_ALL, READ_ONE
 from app.ledger.writer import Answer, Command, Writer
 from app.main import Parts, assemble
 from app.principal import ALL_INSTITUTIONS

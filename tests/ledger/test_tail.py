@@ -261,6 +261,44 @@ async def test_a_gap_stops_the_tail_loudly(
         await anext(services.tail.stream(ALL_INSTITUTIONS, 0))
 
 
+async def test_trouble_that_nobody_foresaw_is_tried_again_and_no_event_is_missed(
+    parts: Parts, place: Place, owner: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    services = parts.services
+    await owner.execute("REVOKE SELECT ON ledger_events FROM escrowgrid_feed")
+    try:
+        await factories.position(services, place.asset)
+
+        async def complains() -> bool:
+            return "permission denied" in caplog.text
+
+        await eventually(complains)
+    finally:
+        await owner.execute("GRANT SELECT ON ledger_events TO escrowgrid_feed")
+    await factories.position(services, place.asset)
+    assert await follow(services, place.institution.id, 0, 2) == [1, 2]
+    assert (await parts.ready())["tail"]
+
+
+async def test_trouble_that_lasts_stops_the_tail_and_is_told_by_ready(
+    parts: Parts, place: Place, owner: asyncpg.Connection
+) -> None:
+    services = parts.services
+    await owner.execute("REVOKE SELECT ON ledger_events FROM escrowgrid_feed")
+    await factories.position(services, place.asset)
+
+    async def stopped() -> bool:
+        return services.tail.failure is not None
+
+    try:
+        await eventually(stopped, seconds=30)
+    finally:
+        await owner.execute("GRANT SELECT ON ledger_events TO escrowgrid_feed")
+    assert not (await parts.ready())["tail"]
+    with pytest.raises(Unavailable, match="needs its operator"):
+        await anext(services.tail.stream(place.institution.id, 0))
+
+
 RESTORE = """
 ALTER TABLE ledger_events DISABLE TRIGGER append_only;
 DELETE FROM ledger_events WHERE global_sequence > 2;

@@ -20,7 +20,7 @@ from graphql import GraphQLEnumType, GraphQLField, GraphQLInputObjectType, get_n
 
 from app import schema as schemas
 from app.context import Context, Request
-from app.ledger import tail
+from app.ledger import pages
 from app.ledger.model import Account
 from app.positions import rows
 from app.principal import Principal, root
@@ -460,8 +460,8 @@ async def test_the_feed_follows_and_the_clerk_looks_along_indexes(asker: Asker) 
     """What processes ask all day long, as the feed role."""
     now = datetime.now(UTC)
     questions = [
-        (tail.READ_ALL, (50_000, 500), "ledger_events_pkey"),
-        (tail.READ_ONE, (INSTITUTIONS[1], 5_000, 500), "ledger_events_institution_id_sequence_key"),
+        (pages.READ_ALL, (50_000, 500), "ledger_events_pkey"),
+        (pages.READ_ONE, (INSTITUTIONS[1], 5_000, 500), "ledger_events_institution_id_sequence_key"),
         (rows.DUE, (now, 500), "positions_due"),
     ]
     for question, values, index in questions:
