@@ -9,6 +9,7 @@ import asyncpg
 from app.kit.chain import GENESIS
 from app.kit.merkle import CompactRange
 from app.ledger.checkpoints import Checkpoint, checkpoint_of
+from app.ledger.keeper import Keeper
 from app.ledger.model import Event
 from app.ledger.store import SELECT_EVENTS, event_of
 from app.positions.rows import COLUMNS, position_of
@@ -30,7 +31,7 @@ UNREADABLE = (
     AssertionError,
 )
 HEAD = """
-SELECT log_id, singleton, global_sequence, recorded_at, system_identifier,
+SELECT log_id, singleton, global_sequence, recorded_at, system_identifier, written_by,
        (SELECT system_identifier FROM pg_control_system()) AS here FROM ledger_head
 """
 COUNTS = """
@@ -127,6 +128,8 @@ class _Walk:
             report.add("ledger_head", place, "its time is not that of the last event")
         if head["system_identifier"] != head["here"]:
             report.add("ledger_head", place, "it was written in another database: start a server once")
+        if head["written_by"] not in tuple(Keeper):
+            report.add("ledger_head", place, "who keeps the ledger is nobody who could")
 
     async def _walk_institution(self, institution_id: str) -> None:
         chain, fold = Chain(institution_id), Fold(self._lifecycles)
