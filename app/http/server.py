@@ -18,6 +18,8 @@ from app.settings import Settings
 log = logging.getLogger("escrowgrid.http")
 
 GRACE_SECONDS_MAX = 20
+# Longer than the minute after which proxies let go of an idle connection: who closes first must not be we.
+KEEP_ALIVE_SECONDS = 75
 
 
 class Server(uvicorn.Server):
@@ -89,6 +91,7 @@ def config(app: Any, settings: Settings, **options: Any) -> uvicorn.Config:
             "server_header": False,
             "access_log": False,
             "log_config": None,
+            "timeout_keep_alive": KEEP_ALIVE_SECONDS,
             "timeout_graceful_shutdown": GRACE_SECONDS_MAX,
             **options,
         },

@@ -22,6 +22,8 @@ ATTEMPTS_MAX = 5
 PAUSE_SECONDS = 0.2
 PAUSE_SECONDS_MAX = 30.0
 REASON_LENGTH_MAX = 1_000
+# What comes within so long is taken together: each page costs a commit, beside those of the writer.
+GATHER_SECONDS = 0.05
 
 REGISTER = """
 INSERT INTO followers (name, cursor, token, updated_at)
@@ -29,11 +31,12 @@ SELECT $1, CASE WHEN $2 THEN global_sequence ELSE 0 END, 0, clock_timestamp() FR
 ON CONFLICT (name) DO NOTHING
 """
 STATE = "SELECT cursor, paused FROM followers WHERE name = $1"
-# Only the newest leader's acknowledgement counts, a cursor never goes back by one, nor beyond a restored ledger.
+# Only the newest leader's acknowledgement counts, only from where it began, and none beyond a restored ledger.
 ACK = """
-UPDATE followers SET cursor = $2, token = $3, failure = $4, updated_at = clock_timestamp()
-WHERE name = $1 AND token <= $3 AND cursor <= $2 AND $2 <= (SELECT global_sequence FROM ledger_head)
+UPDATE followers SET cursor = $2, token = $3, failure = NULL, updated_at = clock_timestamp()
+WHERE name = $1 AND token <= $3 AND cursor = $4 AND $2 <= (SELECT global_sequence FROM ledger_head)
 """
+DONE_ONE = "UPDATE 1"
 FAILED = "UPDATE followers SET failure = $2, updated_at = clock_timestamp() WHERE name = $1 AND token <= $3"
 PARK = """
 INSERT INTO parked_events (follower, global_sequence, reason, attempts, parked_at)
@@ -99,6 +102,7 @@ class Runner:
         self._settings = settings
         self._follower = follower
         self._holder = holder
+        self._acknowledged = 0
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -138,6 +142,7 @@ class Runner:
                 pause = min(pause * 2, PAUSE_SECONDS_MAX)
             except LeadLost as error:
                 log.warning("follower %s: %s", self._follower.name, error)
+                await asyncio.sleep(PAUSE_SECONDS)
             except Exception as error:
                 if isinstance(error, Halt):
                     log.error("follower %s stands still: %s", self._follower.name, error)  # noqa: TRY400 - no trace
@@ -152,27 +157,30 @@ class Runner:
         return await leases.take(self._database, self._lease_name, self._holder, self._settings.lease_seconds)
 
     async def _follow(self, lease: Lease) -> None:
-        """Follow until the lease is lost or somebody pauses it; the lease is renewed with every page."""
+        """Follow until the lease is lost or somebody pauses it; either is looked at once a tick."""
         await self._tail.confirm()
-        known = self._tail.epochs
-        position, paused = await self._state()
+        known, loop, tick = self._tail.epochs, asyncio.get_running_loop(), self._settings.tick_seconds
+        due, paused = loop.time() + tick, await self._read_state()
         while not paused:
-            events = await self._tail.page(ALL_INSTITUTIONS, position)
+            events = await self._tail.page(ALL_INSTITUTIONS, self._acknowledged)
             if self._tail.epochs is not known:
                 raise LeadLost("an epoch began: the ledger was restored, or has another database")
             if events:
-                position = await self._take(events, lease)
+                await self._take(events, lease)
+                if len(events) < self._settings.tail_page_size:
+                    await asyncio.sleep(GATHER_SECONDS)
             else:
                 await self._follower.idle(lease)
-                await self._tail.wait(
-                    ALL_INSTITUTIONS, position, idle_seconds=self._settings.lease_seconds / 3
-                )
+                idle_seconds = self._settings.lease_seconds / 3
+                await self._tail.wait(ALL_INSTITUTIONS, self._acknowledged, idle_seconds=idle_seconds)
+            if loop.time() < due:
+                continue
             if await self._lead() != lease:
                 raise LeadLost("another process leads now")
             await self._retry_parked(lease)
-            position, paused = await self._state()
+            due, paused = loop.time() + tick, await self._read_state()
 
-    async def _take(self, events: Sequence[Event], lease: Lease) -> int:
+    async def _take(self, events: Sequence[Event], lease: Lease) -> None:
         """The whole page at once; when that fails, one by one, so that only what is poisonous is parked."""
         try:
             await self._follower.follow(events, lease)
@@ -184,7 +192,6 @@ class Runner:
             for event in events:
                 await self._take_one(event, lease)
         await self._ack(events[-1].global_sequence, lease)
-        return events[-1].global_sequence
 
     async def _take_one(self, event: Event, lease: Lease) -> None:
         pause = PAUSE_SECONDS
@@ -220,15 +227,18 @@ class Runner:
     async def _settle(self, name: str, number: int) -> None:
         await self._write(lambda driver: driver.execute(SETTLED, name, number))
 
-    async def _state(self) -> tuple[int, bool]:
+    async def _read_state(self) -> bool:
+        """Where it stands, which an operator may have changed; returns whether it is paused."""
         row = await self._database.pool(DatabaseRole.FEED).fetchrow(STATE, self._follower.name)
         assert row is not None, "a follower is registered when it starts"
-        return row["cursor"], row["paused"]
+        self._acknowledged = row["cursor"]
+        return bool(row["paused"])
 
     async def _ack(self, position: int, lease: Lease) -> None:
-        await self._write(
-            lambda driver: driver.execute(ACK, self._follower.name, position, lease.token, None)
-        )
+        terms = (self._follower.name, position, lease.token, self._acknowledged)
+        if await self._write(lambda driver: driver.execute(ACK, *terms)) != DONE_ONE:
+            raise LeadLost("its cursor was set elsewhere, or another process leads now")
+        self._acknowledged = position
 
     async def _park(self, event: Event, error: Exception, attempts: int) -> None:
         reason = f"{type(error).__name__}: {error}"[:REASON_LENGTH_MAX]
