@@ -13,6 +13,7 @@ from app.engine.compiled import Compiled, Plans
 from app.engine.connection import Node
 from app.engine.limits import extensions
 from app.engine.masking import Schema
+from app.engine.names import Names
 from app.engine.scalars import SCALARS
 from app.institutions import graphql as institutions
 from app.kit.ids import is_id
@@ -88,5 +89,5 @@ def build(settings: Settings, plans: Plans | None = None) -> Schema:
         subscription=Subscription,
         types=[Position, LedgerEvent],
         extensions=[*extensions(settings), lambda: Compiled(plans)],
-        config=StrawberryConfig(scalar_map=SCALARS),
+        config=StrawberryConfig(scalar_map=SCALARS, name_converter=Names()),
     )

@@ -148,6 +148,7 @@ class Breadth:
             planned.definition, planned.nodes, planned.parent, self._path(level, planned)
         )
         resolve = planned.resolve
+        assert resolve is not None, "a field that is not read has a resolver"
         column: list[Any] = []
         for source in objects:
             try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from graphql import DocumentNode, GraphQLError, GraphQLSchema, OperationDefinitionNode, OperationType
 
-from app.engine.measures import RootFields, fragments_of
+from app.engine.measures import RootFields, fragments_of, operations_of
 
 # One character of a document becomes about 130 bytes of syntax tree.
 CHARACTERS_MAX = 500_000
@@ -28,6 +28,7 @@ class Known:
     costs: dict[Hashable, Any] = field(default_factory=dict)
     # For the log: the first part of the sha-256 of its text.
     hash: str = ""
+    operations: tuple[OperationDefinitionNode, ...] = ()
     _fields: dict[int, Mapping[str, int]] = field(default_factory=dict)
 
     def judged_by(self, schema: GraphQLSchema, rules: tuple[Any, ...]) -> Sequence[GraphQLError] | None:
@@ -73,7 +74,9 @@ class Documents:
     def add(self, key: str | int, document: DocumentNode) -> Known:
         """Remember a document; the ones used longest ago make room."""
         source = document.loc.source.body if document.loc is not None else ""
-        known = Known(document, max(len(source), 1), hash=short_hash(source))
+        known = Known(
+            document, max(len(source), 1), hash=short_hash(source), operations=operations_of(document)
+        )
         self._known[key] = known
         self._characters += known.size
         while self._characters > self._characters_max:

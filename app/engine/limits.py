@@ -220,7 +220,7 @@ class Documented(SchemaExtension):
 
     def _asked_errors(self, known: Known) -> list[GraphQLError]:
         context = self.execution_context
-        operations = operations_of(known.document)
+        operations = known.operations
         if context._provided_operation_name is None and len(operations) > 1:
             return [refusal(BAD_REQUEST, "the document has several operations: name one in `operationName`")]
         name = context.operation_name

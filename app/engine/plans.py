@@ -4,7 +4,7 @@ A plan says what is the same for everybody who sends the document; arguments are
 variables only through @skip and @include, so it is kept by the values of those.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,13 +29,11 @@ from graphql import (
 )
 from graphql.execution.collect_fields import FieldDetails, collect_fields, collect_subfields
 from graphql.execution.executor import Executor
-from strawberry.schema.schema_converter import GraphQLCoreConverter
-from strawberry.types.field import StrawberryField
 
+from app.engine.calls import Resolve, call_of, strawberry_field
 from app.engine.columns import Column, column_of
 from app.engine.direct import Direct, Wanted, direct_of, wanted_of
 
-Resolve = Callable[..., Any]
 Details = list[FieldDetails]
 
 
@@ -68,16 +66,11 @@ class Planned:
     parent: GraphQLObjectType
     definition: GraphQLField
     output: Output
+    resolve: Resolve | None = None
     attribute: str | None = None
     typename: str | None = None
     direct: Direct | None = None
     wanted: tuple[Wanted, ...] = ()
-
-    @property
-    def resolve(self) -> Resolve:
-        """What has to be asked; fields without one are read."""
-        assert self.definition.resolve is not None, "a field that is not read has a resolver"
-        return self.definition.resolve
 
 
 @dataclass(slots=True, eq=False)
@@ -163,6 +156,8 @@ class Compiler:
             planned = Planned(key, name, details, nodes, type_, definition, output)
             planned.typename = type_.name if name == "__typename" else None
             planned.attribute = None if planned.typename else attribute_of(definition)
+            if planned.attribute is None and planned.typename is None:
+                planned.resolve = call_of(self._schema, definition)
             if output.selection is not None and output.selection.is_plain:
                 field = strawberry_field(definition)
                 planned.direct = None if field is None else direct_of(field)
@@ -179,12 +174,6 @@ class Compiler:
         if is_abstract_type(inner):
             return Output(non_null, abstract=Abstract(inner, details))
         return Output(non_null, selection=self.selection(inner, details))
-
-
-def strawberry_field(definition: GraphQLField) -> StrawberryField | None:
-    """What Strawberry made a field of."""
-    found = definition.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
-    return found if isinstance(found, StrawberryField) else None
 
 
 def attribute_of(definition: GraphQLField) -> str | None:
