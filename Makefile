@@ -16,8 +16,10 @@ LOCK := $(RUN) uv pip compile pyproject.toml --quiet --universal --python-versio
 run: .venv/installed ## Start Escrowgrid with its own database and demo data: PORT=8000 ARGS="--memory --no-demo"
 	@exec $(RUN) app.cli dev --port $(PORT) $(ARGS)
 
+# Side by side first; then, one at a time, what measures time or memory. 5: nothing was chosen there.
 test: .venv/installed-dev ## Run the tests: ARGS="-k ledger"
-	@exec $(RUN) pytest $(ARGS)
+	@$(RUN) pytest -m "not browser and not alone" -n auto --maxprocesses 4 --dist loadfile $(ARGS) || test $$? = 5
+	@$(RUN) pytest -m alone $(ARGS) || test $$? = 5
 
 e2e: .venv/installed-dev ## Run the tests that drive a real Chromium (installed by apt where that is allowed)
 	@command -v chromium chromium-browser google-chrome >/dev/null || test -n "$$CHROMIUM" || \

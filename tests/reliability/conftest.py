@@ -1,6 +1,7 @@
 """One durable database for all of these tests; each starts the servers it needs and ends them. Their counts are told."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,14 @@ from tests.reliability.site import Nursery, Site, opened
 from tests.reliability.tally import Row, Tally, table
 
 TOLD: list[Tally] = []
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is measured here is time and memory: nothing else may run beside it."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.alone)
 
 
 @pytest.fixture(scope="session")
