@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from broadcaster import Broadcast
+from pydantic import SecretStr
 from starlette.applications import Starlette
 
 from app import schema, vitals
@@ -39,7 +40,7 @@ from app.mirror.worker import Mirror
 from app.positions.escrow import BUILT_IN
 from app.positions.rows import PositionRows
 from app.positions.worker import Clerk
-from app.settings import Settings
+from app.settings import Settings, StoreBackend
 from app.storage.database import WRITER_CONNECTIONS_MAX, Address, Database
 from app.webhooks.post import DATABASE_TURNS, Post
 from app.webhooks.sending import Resolver, Sender
@@ -47,6 +48,9 @@ from app.webhooks.vault import Vault, vault_from
 from app.webhooks.worker import Webhooks
 
 log = logging.getLogger("escrowgrid")
+
+# Of the keys that a ledger in memory makes for itself.
+KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +191,18 @@ def _mirror(services: Services) -> tuple[Mirror, ...]:
 
 
 def _vault(settings: Settings) -> Vault:
-    key = settings.webhook_key
-    return vault_from(None if key is None else key.get_secret_value(), settings.data_dir)
+    return vault_from(_key(settings.webhook_key, settings), settings.data_dir)
 
 
 def _signer(settings: Settings) -> Signer:
-    key = settings.checkpoint_key
-    return signer_from(None if key is None else key.get_secret_value(), settings.data_dir)
+    return signer_from(_key(settings.checkpoint_key, settings), settings.data_dir)
+
+
+def _key(key: SecretStr | None, settings: Settings) -> str | None:
+    """The key of the settings; a ledger in memory has one that goes with it, and leaves no file behind."""
+    if key is None and settings.store_backend is StoreBackend.MEMORY:
+        return secrets.token_hex(KEY_BYTES)
+    return None if key is None else key.get_secret_value()
 
 
 def create_app(

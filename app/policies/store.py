@@ -1,7 +1,7 @@
 """The rows of policies. A read is narrowed to the scope it is given: one institution, or * for root."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import ARRAY, Column, ColumnElement, Integer, Row, Select, Table, Text, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,7 +12,7 @@ from app.policies.model import Policy
 from app.principal import ALL_INSTITUTIONS
 from app.storage import paging
 from app.storage.conditions import Condition, narrow, within
-from app.storage.database import Driver
+from app.storage.database import Driver, Named
 from app.storage.paging import Order, Page, PageRequest
 from app.storage.tables import Id, Moment, Money, Word, metadata
 
@@ -45,13 +45,6 @@ CROSS JOIN LATERAL (
   ORDER BY policies.version DESC LIMIT 1
 ) AS found
 """
-
-
-class Named(Protocol):
-    """Columns by name: a row of asyncpg, or `_mapping` of one of SQLAlchemy's."""
-
-    def __getitem__(self, key: str, /) -> Any:
-        """The column's value."""
 
 
 async def current(
