@@ -1,4 +1,4 @@
-"""The command line: `escrowgrid dev`, `serve`, `migrate`, `schema`, `keys`, `settings`."""
+"""The command line: what runs servers, writes the schema and handles keys; `operator_cli` adds the rest."""
 
 import asyncio
 import os
@@ -90,7 +90,7 @@ def schema(*, check: bool) -> None:
 
 
 @main.command("settings")
-def listsettings_of() -> None:
+def list_settings() -> None:
     """List every setting: the environment variable, its value, what it means."""
     settings = settings_of()
     for name, field in Settings.model_fields.items():

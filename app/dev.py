@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Callable
 
 import click
 from starlette.applications import Starlette
@@ -14,7 +15,7 @@ from app.http import server
 from app.http.graphiql import DevelopmentKey
 from app.main import create_app
 from app.settings import Settings, StoreBackend
-from app.storage.provide import provide
+from app.storage.provide import provide, reach
 
 
 def run(settings: Settings, *, demo: bool) -> None:
@@ -23,15 +24,16 @@ def run(settings: Settings, *, demo: bool) -> None:
     assert settings.root_api_key is not None, "dev always has a root key"
     key = DevelopmentKey("Root (sees every institution)", settings.root_api_key.get_secret_value())
     with provide(settings) as address:
+        reach(address)
         app = create_app(settings, address, development_keys=[key], beside=Story().play if demo else None)
-        _greet(settings, key, demo=demo)
-        _serve(app, settings)
+        _serve(app, settings, lambda: _greet(settings, key, demo=demo))
 
 
 def serve(settings: Settings, workers: int) -> None:
     """`escrowgrid serve`: the store that the settings name, in one or several processes."""
     _log(settings)
     with provide(settings) as address:
+        reach(address)
         if workers == 1:
             _serve(create_app(settings, address), settings)
             return
@@ -45,9 +47,9 @@ def serve(settings: Settings, workers: int) -> None:
         Multiprocess(config, sockets=[config.bind_socket()]).run()
 
 
-def _serve(app: Starlette, settings: Settings) -> None:
+def _serve(app: Starlette, settings: Settings, started: Callable[[], None] = lambda: None) -> None:
     config = server.config(app, settings)
-    serving = server.Server(config)
+    serving = server.Server(config, started)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(serving.serve())
     if not serving.started:
@@ -63,8 +65,11 @@ def _log(settings: Settings) -> None:
 
 
 def _greet(settings: Settings, key: DevelopmentKey, *, demo: bool) -> None:
-    memory = settings.store_backend is StoreBackend.MEMORY
-    where = "in memory, gone at exit" if memory else f"in {settings.data_dir}/"
+    where = {
+        StoreBackend.MEMORY: "in memory, gone at exit",
+        StoreBackend.EMBEDDED: f"in {settings.data_dir}/",
+        StoreBackend.POSTGRES: "where DATABASE_URL says",
+    }[settings.store_backend]
     click.echo(f"Escrowgrid: GraphiQL on http://{settings.host}:{settings.port}/graphql")
     click.echo(f"  database  {where}{'; demo data that keeps moving' if demo else ''}")
     click.echo(f"  root key  {key.key}")

@@ -181,7 +181,7 @@ def live(services: Services, built_schema: Schema) -> Live:
     return subscribe
 
 
-async def eventually(check: Callable[[], Awaitable[bool]], *, seconds: float = 10) -> None:
+async def eventually(check: Callable[[], Awaitable[bool]], *, seconds: float = 30) -> None:
     """Waits until `check` holds; fails when it does not."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not await check():

@@ -11,7 +11,7 @@ from app.errors import ErrorCode, Invalid, Problem, Refused
 from app.institutions.model import Institution, Region, Vertical
 from app.kit.canonical import Json
 from app.kit.money import plain
-from app.kit.text import BadText, check_text
+from app.kit.text import BadText, check_name
 
 NAME_LENGTH_MAX = 255
 LABEL_LENGTH_MAX = 255
@@ -164,7 +164,7 @@ def check_onchain(*, enabled: bool, chain_id: int | None) -> None:
 def check_word(value: str, field: str, *, length_max: int) -> str:
     """`value` as it came; raises `Invalid` unless it can be a name or a label."""
     try:
-        return check_text(value, length_max=length_max)
+        return check_name(value, length_max=length_max)
     except BadText as error:
         raise Invalid(f"{field}: {error}", field) from None
 

@@ -7,6 +7,7 @@ from typing import cast
 import strawberry
 from strawberry.types.unset import UnsetType
 
+from app.engine.names import camel_case
 from app.errors import BadRequest
 from app.kit.text import BadText, check_text
 from app.storage.conditions import Condition, Operator
@@ -66,12 +67,20 @@ class DecimalFilter:
 
 
 def conditions(where: object | None) -> tuple[Condition, ...]:
-    """The tests a `where` input names; what is absent or null tests nothing."""
+    """The tests a `where` input names; a field that is absent or null tests nothing.
+
+    Raises `BadRequest` for a field whose test has no value: answering for everything would be a wrong answer.
+    """
     found: list[Condition] = []
     for field, test in vars(where).items() if where is not None else ():
-        for name, value in vars(test).items() if _given(test) else ():
-            if _given(value):
-                found.append(Condition(field, OPERATORS[name], _checked(field, value)))
+        if not _given(test):
+            continue
+        given = [(name, value) for name, value in vars(test).items() if _given(value)]
+        if not given:
+            raise BadRequest(
+                f"{camel_case(field)}: its test has no value; leave the field out to test nothing"
+            )
+        found += [Condition(field, OPERATORS[name], _checked(field, value)) for name, value in given]
     return tuple(found)
 
 

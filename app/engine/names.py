@@ -7,7 +7,7 @@ from strawberry.utils.str_converters import to_camel_case
 
 NAMES_MAX = 4_096
 
-_camel_case = lru_cache(maxsize=NAMES_MAX)(to_camel_case)
+camel_case = lru_cache(maxsize=NAMES_MAX)(to_camel_case)
 
 
 class Names(NameConverter):
@@ -15,4 +15,4 @@ class Names(NameConverter):
 
     def apply_naming_config(self, name: str) -> str:
         """`held_amount` → `heldAmount`."""
-        return _camel_case(name)
+        return camel_case(name)

@@ -28,6 +28,7 @@ TIME_PATTERN = re.compile(
     re.ASCII,
 )
 LONG_MAX = 2**53 - 1
+INFINITIES = frozenset({datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)})
 
 JsonObject = NewType("JsonObject", object)
 Long = NewType("Long", int)
@@ -62,7 +63,10 @@ def _time_out(value: object) -> str:
 
 
 def parse_time(value: object) -> datetime:
-    """RFC 3339 with at most six fraction digits; more are refused, as they would be lost."""
+    """RFC 3339 with at most six fraction digits; more are refused, as they would be lost.
+
+    The first and the last instant there are would become infinities in the database, and are refused.
+    """
     if not isinstance(value, str) or (match := TIME_PATTERN.fullmatch(value)) is None:
         raise GraphQLError('DateTime is written as RFC 3339 text with a zone, such as "2026-03-01T09:30:00Z"')
     day, time, fraction, zone = match.groups()
@@ -70,9 +74,12 @@ def parse_time(value: object) -> datetime:
         raise GraphQLError("DateTime has at most six fraction digits")
     try:
         moment = datetime.fromisoformat(f"{day}T{time}.{(fraction or '0').ljust(6, '0')}{zone.upper()}")
-        return moment.astimezone(UTC)
+        found = moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise GraphQLError("DateTime names a day or an hour that does not exist") from None
+    if found in INFINITIES:
+        raise GraphQLError("DateTime is an instant of the calendar, not its very first or last one")
+    return found
 
 
 def _time_literal(node: ValueNode, _variables: Mapping[str, Any] | None = None) -> datetime:

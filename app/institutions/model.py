@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from app.errors import ErrorCode, Invalid, Refused
 from app.kit.chain import digest
-from app.kit.text import BadText, check_text
+from app.kit.text import BadText, check_name
 from app.principal import ROLE_SCOPES, Principal, Role, Scope
 
 NAME_LENGTH_MAX = 255
@@ -245,6 +245,6 @@ def _distinct(entries: Sequence[E], name: str) -> tuple[E, ...]:
 
 def _text(value: str, length_max: int, name: str) -> str:
     try:
-        return check_text(value, length_max=length_max)
+        return check_name(value, length_max=length_max)
     except BadText as error:
         raise Invalid(str(error), name) from None

@@ -46,10 +46,13 @@ async def events(
 
 
 def resumed(context: Context, after: str | None) -> str | None:
-    """Where to go on: where this server left the stream, else what the client asks, else its transport's last id."""
+    """Where to go on: where this server left the stream, else its transport's last id, else what the client asks.
+
+    A browser's EventSource asks for the same `after` at every reconnect: what it says it has seen is newer.
+    """
     if context.resume_at is not None:
         return context.resume_at
-    return after if after is not None else context.request.last_event_id
+    return context.request.last_event_id or after
 
 
 async def _message(context: Context, scope: str, position: int, event: Event | None) -> Message:

@@ -21,6 +21,7 @@ FIELDS = {
     "id": t.id,
     "institution_id": t.institution_id,
     "position_id": t.position_id,
+    "position_version": t.position_version,
     "kind": t.kind,
     "new_state": t.new_state,
     "effect": t.effect,

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -66,6 +67,9 @@ POSTING = {"account": 0, "amount": 1, "currency": 2}
 ARGUMENTS = frozenset({"first", "last", "direction"})
 PAGE_INFO = ("hasNextPage", "hasPreviousPage", "startCursor", "endCursor")
 TYPENAMES = {"balancesAfter": "Balances", "actor": "Actor", "postings": "Posting"}
+
+# Of a position as it is: all of its history.
+VERSION_MAX = 2**31 - 1
 
 Shaper = Callable[[Sequence[Any]], Any]
 
@@ -139,21 +143,21 @@ class PositionEvents(Direct):
         direction = arguments.get("direction") or OrderDirection.ASC
         connection = _connection_of(wanted)
         scope = context.scope
+        parents = [(source.model.id, source.events_upto or VERSION_MAX) for source in sources]
         # Once each: several parents of a level may be the same position.
-        ids = list(dict.fromkeys(source.model.id for source in sources))
-        values: list[object] = [ids, request.size + 1]
+        ids, versions = zip(*dict.fromkeys(parents), strict=True)
+        values: list[object] = [ids, versions, request.size + 1]
         values += [] if scope == ALL_INSTITUTIONS else [scope]
         sql = connection.sql(scope, request, direction)
         async with context.reading() as reading:
             raw = await reading.get_raw_connection()
             rows = await raw.driver_connection.fetch(sql, *values)  # type: ignore[union-attr]
-        found: dict[str, list[Any]] = {
-            parent: list(group) for parent, group in itertools.groupby(rows, key=lambda row: row["parent"])
+        found: dict[tuple[str, int], list[Any]] = {
+            parent: list(group) for parent, group in itertools.groupby(rows, key=itemgetter("parent", "upto"))
         }
         spell = context.services.tail.epochs.cursor
         return [
-            connection.answer(found.get(source.model.id, []), request, lambda n: spell(scope, n))
-            for source in sources
+            connection.answer(found.get(parent, []), request, lambda n: spell(scope, n)) for parent in parents
         ]
 
 
@@ -166,15 +170,16 @@ class _Connection:
         self._shape = Shape(() if node is None else node.below)
 
     def sql(self, scope: str, request: PageRequest, direction: OrderDirection) -> str:
-        """The statement: parents $1, rows of each $2, the institution $3 unless all are asked."""
-        tenant = "" if scope == ALL_INSTITUTIONS else "AND institution_id = $3 "
+        """The statement: parents $1 up to their versions $2, rows of each $3, the institution $4 unless all."""
+        tenant = "" if scope == ALL_INSTITUTIONS else "AND institution_id = $4 "
         number = "global_sequence" if scope == ALL_INSTITUTIONS else "sequence"
         columns = ", ".join([f"{number} AS c0", *self._shape.columns])
         down = (direction is OrderDirection.DESC) != request.backward
         return (
-            f"SELECT e.*, p.id AS parent FROM unnest($1::text[]) AS p (id) CROSS JOIN LATERAL ("
-            f"SELECT {columns} FROM ledger_events WHERE position_id = p.id {tenant}"
-            f"ORDER BY position_version {'DESC' if down else 'ASC'} LIMIT $2) AS e"
+            f"SELECT e.*, p.id AS parent, p.upto FROM unnest($1::text[], $2::int[]) AS p (id, upto) "
+            f"CROSS JOIN LATERAL (SELECT {columns} FROM ledger_events "
+            f"WHERE position_id = p.id AND position_version <= p.upto {tenant}"
+            f"ORDER BY position_version {'DESC' if down else 'ASC'} LIMIT $3) AS e"
         )
 
     def answer(self, rows: list[Any], request: PageRequest, cursor: Callable[[int], str]) -> dict[str, Any]:

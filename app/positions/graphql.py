@@ -74,7 +74,7 @@ class Query:
             place = await place_of(context, reading, as_of, found.institution_id)
             lifecycles = context.services.lifecycles
             then = await reads.fetch_as_of(reading, context.scope, str(id), place, lifecycles)
-        return None if then is None else Position.of(then)
+        return None if then is None else Position.of(then, past=True)
 
     @strawberry.field(
         permission_classes=[may(Scope.READ)], description="Positions, newest first unless said otherwise."

@@ -12,7 +12,7 @@ from app.kit import chain, money
 from app.kit.canonical import Json, canonical_json
 from app.kit.ids import Ids, is_id
 from app.kit.money import CURRENCIES, BadAmount, Currency, plain
-from app.kit.text import BadText, check_text
+from app.kit.text import BadText, check_name, check_text
 from app.ledger.model import Actor, Key, Personal
 from app.positions.commands import CreatePosition, MovePosition
 from app.positions.lifecycle import Intent, Lifecycle
@@ -81,7 +81,7 @@ def create(asker: Asker, opening: Opening, place: tuple[Asset, AssetTemplate] | 
     currency = _currency(opening.currency)
     amount = _amount(opening.amount, currency)
     personal = _personal(opening.holder_reference, opening.reason, opening.metadata)
-    reference = _text(opening.external_reference, REFERENCE_LENGTH_MAX, "externalReference")
+    reference = _name(opening.external_reference, REFERENCE_LENGTH_MAX, "externalReference")
     if opening.expires_at is not None and opening.expires_at > DEADLINE_MAX:
         raise Invalid("the deadline is too late to be kept; leave it out for none", "expiresAt")
     if place is None:
@@ -174,10 +174,17 @@ def _personal(
     holder_reference: str | None, reason: str | None, metadata: Mapping[str, Json] | None
 ) -> Personal:
     return Personal(
-        holder_reference=_text(holder_reference, REFERENCE_LENGTH_MAX, "holderReference"),
+        holder_reference=_name(holder_reference, REFERENCE_LENGTH_MAX, "holderReference"),
         reason=_text(reason, REASON_LENGTH_MAX, "reason"),
         metadata=None if metadata is None else check_object(metadata, "metadata"),
     )
+
+
+def _name(value: str | None, length_max: int, field: str) -> str | None:
+    try:
+        return None if value is None else check_name(value, length_max=length_max)
+    except BadText as error:
+        raise Invalid(str(error), field) from None
 
 
 def _text(value: str | None, length_max: int, field: str) -> str | None:

@@ -32,6 +32,7 @@ from app.positions import lifecycle as engine
 from app.positions.lifecycle import Circumstances, Intent, Portion
 from app.positions.model import Position as PositionModel
 from app.positions.model import State
+from app.storage.conditions import Condition
 
 if TYPE_CHECKING:
     from app.assets.graphql import Asset
@@ -174,6 +175,8 @@ class Position(Node):
     updated_at: datetime = strawberry.field(description="When it last moved.")
     closed_at: datetime | None = strawberry.field(description="When it became final; null while it is open.")
     model: strawberry.Private[PositionModel]
+    # Of a position as it was: its history ends there, too.
+    events_upto: strawberry.Private[int | None] = None
 
     @strawberry.field(description="The institution.")
     async def institution(
@@ -199,7 +202,7 @@ class Position(Node):
         return Lifecycle.of(info.context.services.lifecycles[self.lifecycle_name, self.lifecycle_version])
 
     @strawberry.field(
-        description="Its history, oldest event first unless said otherwise.",
+        description="Its history, oldest event first unless said otherwise; of a position as it was, up to then.",
         metadata={DIRECT: PositionEvents()},
     )
     async def events(
@@ -215,6 +218,8 @@ class Position(Node):
         """One page of its events; all positions of a level are asked together."""
         context, own = info.context, self.model.id
         request, tests = context.page(first, after, last, before), conditions(where)
+        if self.events_upto is not None:
+            tests = (*tests, Condition("position_version", "lte", self.events_upto))
         page = await context.load(events_of_position, own, request, tests, direction)
         count = partial(context.load, events_count_of_position, own, tests)
         return connection(page, partial(LedgerEvent.of, context=context), count)
@@ -234,8 +239,8 @@ class Position(Node):
         ]
 
     @classmethod
-    def of(cls, model: PositionModel) -> "Position":
-        """As GraphQL tells it."""
+    def of(cls, model: PositionModel, *, past: bool = False) -> "Position":
+        """As GraphQL tells it; with `past`, as it was then, without what came later."""
         balances = model.balances
         return cls(
             id=strawberry.ID(model.id),
@@ -259,6 +264,7 @@ class Position(Node):
             updated_at=model.updated_at,
             closed_at=model.closed_at,
             model=model,
+            events_upto=model.version if past else None,
         )
 
 

@@ -82,6 +82,11 @@ class RunningCluster:
         """Where `psql`, `pg_ctl` and the other programs are."""
         return self.cluster.bin_dir
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the server ended without having been stopped."""
+        return self._lock is not None and self._process.poll() is not None
+
     def stop(self, mode: Mode = "fast") -> None:
         """Stops the server, harder where it does not heed, and lets go of the folder; twice is once."""
         if self._lock is None:

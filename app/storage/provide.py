@@ -3,6 +3,9 @@
 import asyncio
 import hashlib
 import hmac
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -12,8 +15,11 @@ import asyncpg
 from app.settings import Settings, StoreBackend
 from app.storage import embedded
 from app.storage.database import Address
+from app.storage.embedded import EmbeddedError, RunningCluster
 from app.storage.migrate import grant, migrate
 
+WATCH_SECONDS = 1.0
+CONNECT_SECONDS_MAX = 10.0
 DATABASE = "escrowgrid"
 LOGIN = "escrowgrid_app"
 
@@ -25,6 +31,10 @@ class NoDatabaseUrlError(Exception):
         return self.__doc__ or ""
 
 
+class Ended(EmbeddedError):
+    """A server of ours ended while it was needed; the message says what to do."""
+
+
 @contextmanager
 def provide(settings: Settings, *, attach: bool = False) -> Iterator[Address]:
     """The database for as long as the block lasts; our own servers are stopped at its end.
@@ -34,14 +44,38 @@ def provide(settings: Settings, *, attach: bool = False) -> Iterator[Address]:
     if settings.store_backend is StoreBackend.POSTGRES:
         yield address_of(settings)
     elif settings.store_backend is StoreBackend.MEMORY:
-        with embedded.memory() as running:
+        with embedded.memory() as running, _watched(running):
             yield prepare(running.admin_url)
     elif attach:
         with embedded.reach(settings.data_dir) as found:
             yield prepare(found.admin_url)
     else:
-        with embedded.start(settings.data_dir, durable=True) as running:
+        with embedded.start(settings.data_dir, durable=True) as running, _watched(running):
             yield prepare(running.admin_url)
+
+
+@contextmanager
+def _watched(running: RunningCluster) -> Iterator[None]:
+    """Ends the block, as Ctrl-C would, when the server ends by itself: nothing could be served without it."""
+    stopped = threading.Event()
+
+    def watch() -> None:
+        while not stopped.wait(WATCH_SECONDS):
+            if running.is_gone:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    watcher = threading.Thread(target=watch, name="database-watch", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        watcher.join()
+        if running.is_gone:
+            raise Ended(
+                f"the database ended by itself; {running.cluster.log} says why. Start again: it recovers"
+            )
 
 
 def address_of(settings: Settings) -> Address:
@@ -54,6 +88,16 @@ def address_of(settings: Settings) -> Address:
         direct.get_secret_value() if direct else None,
         owner.get_secret_value() if owner else None,
     )
+
+
+def reach(address: Address) -> None:
+    """Raise what went wrong when there is no database there: before a server starts, it is told in a line."""
+    asyncio.run(_connect(address.direct_url))
+
+
+async def _connect(url: str) -> None:
+    connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS_MAX)
+    await connection.close()
 
 
 def prepare(admin_url: str) -> Address:

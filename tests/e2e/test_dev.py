@@ -194,6 +194,39 @@ def _held(found: Path) -> bool:
     return cluster.postmaster(found) is not None
 
 
+def test_where_the_database_ends_by_itself_the_server_ends_and_says_so(server: Server, folder: Path) -> None:
+    said = folder / "said"
+    with said.open("wb") as file:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "app.cli", "dev", "--no-demo", "--port", str(server.port)],
+            cwd=folder,
+            env=plain_environment() | {"PYTHONPATH": str(REPOSITORY), "ROOT_API_KEY": server.root_key},
+            stderr=file,
+        )
+    try:
+        until_ready(server, running)
+        found = embedded.locate(data_of(folder))
+        assert found is not None
+        os.kill(found.pid, signal.SIGKILL)
+        assert running.wait(timeout=SECONDS_MAX) == 1
+    finally:
+        running.kill()
+        running.wait()
+    assert "the database ended by itself" in said.read_text()
+    with dev(server, folder) as running:
+        assert server.ask(COUNT)["positions"]["totalCount"] == 0
+        assert end(running) in (0, 130)
+
+
+def test_a_database_that_cannot_be_reached_is_told_in_a_line(server: Server, folder: Path) -> None:
+    nowhere = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
+    code, said = refused(server, folder, {"STORE_BACKEND": "postgres", "DATABASE_URL": nowhere})
+    assert code == 1
+    assert "the database cannot be reached" in said
+    assert "Traceback" not in said
+    assert "GraphiQL on" not in said, "nothing listens yet"
+
+
 async def test_the_databases_superuser_cannot_rewrite_the_ledger(server: Server, folder: Path) -> None:
     """What `psql` on the embedded database is told."""
     with dev(server, folder) as running:

@@ -107,6 +107,15 @@ async def test_text_that_cannot_be_kept_is_refused(shared: Desk, field: str, tex
         await refused(shared, "fundPosition", "VALIDATION_FAILED", field, id=position.id, **{field: text})
 
 
+NO_NAMES = ["   ", "\u200b", "two\nlines", "\u202eTHE DLOH", "a\u2028b", "\t"]
+
+
+@pytest.mark.parametrize("text", NO_NAMES, ids=ascii)
+@pytest.mark.parametrize("field", ["holderReference", "externalReference"])
+async def test_what_cannot_be_read_as_a_name_is_none(shared: Desk, field: str, text: str) -> None:
+    await refused(shared, "createPosition", "VALIDATION_FAILED", field, **shared.terms(**{field: text}))
+
+
 @pytest.mark.parametrize(
     ("field", "most"),
     [("holderReference", 255), ("externalReference", 255), ("reason", 1000), ("idempotencyKey", 255)],
@@ -208,6 +217,18 @@ async def test_a_filter_takes_so_many_values_and_such_long_text(shared: Desk) ->
         assert answered.codes == ["BAD_REQUEST"]
 
 
+@pytest.mark.parametrize("test", [{"eq": None}, {}, {"in": None, "contains": None}], ids=repr)
+async def test_a_test_without_a_value_is_refused_and_never_passes_everything(shared: Desk, test: Any) -> None:
+    """A total over everything would be believed to be the total asked for."""
+    document = "query ($where: PositionWhere) { positionSummary(where: $where, groupBy: [STATE]) { count } }"
+    answered = await shared.run(document, {"where": {"externalReference": test}})
+    assert answered.codes == ["BAD_REQUEST"]
+    assert "externalReference: its test has no value" in answered.errors[0].message
+    unset = "query ($r: String) { positions(where: {externalReference: {eq: $r}}) { totalCount } }"
+    assert (await shared.run(unset)).codes == ["BAD_REQUEST"]
+    assert not (await shared.run(document, {"where": {"externalReference": None}})).codes
+
+
 TIMES: list[Any] = [
     "2026-03-01T09:30:00.1234567Z",
     "2026-03-01T09:30:00.0000000000Z",
@@ -224,6 +245,9 @@ TIMES: list[Any] = [
     "10000-01-01T00:00:00Z",
     "9999-12-31T23:59:59-14:00",
     "0001-01-01T00:00:00+14:00",
+    "0001-01-01T00:00:00Z",
+    "0001-01-01T02:00:00+02:00",
+    "9999-12-31T23:59:59.999999Z",
     "tomorrow",
     "",
     "\x00",
@@ -246,10 +270,15 @@ async def test_a_time_is_rfc_3339_with_at_most_six_fraction_digits(
         await bad_user_input(shared, "fundPosition", id=position.id, occurredAt=time)
 
 
-async def test_the_last_instant_there_is_cannot_be_a_deadline_and_the_one_before_can(shared: Desk) -> None:
-    """The database would take it for infinity, and give back a time without a zone."""
-    last, before = "9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999998Z"
-    await refused(shared, "createPosition", "VALIDATION_FAILED", "expiresAt", **shared.terms(expiresAt=last))
+async def test_the_instants_beside_the_infinities_are_instants(shared: Desk) -> None:
+    """The very last one the database would take for infinity, and give back a time without a zone."""
+    first, before = "0001-01-01T00:00:00.000001Z", "9999-12-31T23:59:59.999998Z"
+    occurred = await shared.accepted("createPosition", **shared.terms(occurredAt=first))
+    told_ = await shared.run(
+        "query ($id: ID!) { position(id: $id) { events { edges { node { occurredAt } } } } }",
+        {"id": occurred["position"]["id"]},
+    )
+    assert told_.data["position"]["events"]["edges"][0]["node"]["occurredAt"] == first
     payload = await shared.accepted("createPosition", **shared.terms(expiresAt=before))
     read = await shared.run(
         "query ($id: ID!) { position(id: $id) { expiresAt } }", {"id": payload["position"]["id"]}
@@ -355,7 +384,7 @@ async def test_a_state_is_one_of_six(shared: Desk, state: Any) -> None:
         "query ($where: PositionWhere) { positions(where: $where) { totalCount } }",
         {"where": {"state": {"eq": state}}},
     )
-    assert listed.codes == ([] if state is None else ["BAD_USER_INPUT"])
+    assert listed.codes == (["BAD_REQUEST"] if state is None else ["BAD_USER_INPUT"])
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,21 @@ async def test_a_position_can_be_asked_for_as_of_every_sequence_and_time(
             assert (then["closedAt"] is not None) == (event["newState"] == "RELEASED")
 
 
+async def test_the_history_of_a_position_as_it_was_ends_there(run: Run, services: Services) -> None:
+    place, position, events = await told(run, services)
+    for number, event in enumerate(events, start=1):
+        for more in ("", "totalCount"):
+            document = (
+                "query($id: ID!, $asOf: AsOf) { position(id: $id, asOf: $asOf) "
+                f"{{ version events {{ {more} edges {{ node {{ positionVersion }} }} }} }} }}"
+            )
+            asked = {"id": position.id, "asOf": {"sequence": event["sequence"]}}
+            then = (await run(document, asked, principal=place.admin)).data["position"]
+            found = [edge["node"]["positionVersion"] for edge in then["events"]["edges"]]
+            assert found == list(range(1, number + 1)) == list(range(1, then["version"] + 1))
+            assert then["events"].get("totalCount", number) == number
+
+
 async def test_before_it_was_opened_a_position_is_not_there(run: Run, services: Services) -> None:
     place, position, _events = await told(run, services)
     answered = await run(POSITION, {"id": position.id, "asOf": {"sequence": 0}}, principal=place.admin)
