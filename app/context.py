@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from app.errors import BadRequest, Forbidden, NotFound, Refusal, Unknown
 from app.kit.clock import Clock
 from app.kit.ids import Ids, is_id
 from app.ledger.bell import Topic
+from app.ledger.replica import Freshness, Replica
 from app.ledger.tail import Tail
 from app.ledger.writer import Writer
 from app.positions.lifecycle import Lifecycle
@@ -60,6 +61,7 @@ class Services:
     watch: Watch
     # Has every process know of something beside the ledger.
     tell: Callable[[Topic], None]
+    replica: Replica | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,9 @@ class Context:
         self.resume_at: str | None = None
         self.level = asyncio.Event()
         self._principal = principal
-        self.snapshot = Snapshot(services.database, principal.tenant if principal else "")
+        # How old the answer of a query may be; None when it has to be of now.
+        self.freshness: Freshness | None = None
+        self.snapshot = Snapshot(self._begin)
         self._loaders: dict[tuple[Loader, tuple[Any, ...]], DataLoader[Any, Any]] = {}
         # The root field under way, for the audit; mutations run one after the other.
         self.root_field = ""
@@ -114,6 +118,19 @@ class Context:
     def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """The operation's snapshot, for one service call."""
         return self.snapshot.connection()
+
+    @asynccontextmanager
+    async def _begin(self) -> AsyncIterator[AsyncConnection]:
+        """A snapshot on the primary; of a query that may be older, on the replica when it is fresh enough."""
+        scope = self._principal.tenant if self._principal else ""
+        replica, freshness = self.services.replica, self.freshness
+        async with AsyncExitStack() as stack:
+            connection: AsyncConnection | None = None
+            if replica is not None and freshness is not None and self.operation_kind == "query":
+                connection = await stack.enter_async_context(replica.reading(scope, freshness))
+            if connection is None:
+                connection = await stack.enter_async_context(self.services.database.reading(scope))
+            yield connection
 
     async def load(self, loader: Loader, key: K, *args: Any) -> Any:
         """`loader`'s answer for `key` (None when it knows none), asked together with every other key of this level.

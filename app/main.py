@@ -33,6 +33,7 @@ from app.ledger.bell import Bell, PostgresBell, Topic
 from app.ledger.checkpoints import Checkpointer, Signer, signer_from
 from app.ledger.followers import Runner
 from app.ledger.keeper import NOT_HERE, Keeper
+from app.ledger.replica import Replica
 from app.ledger.tail import Tail
 from app.ledger.writer import Writer
 from app.limits.service import Quota
@@ -74,6 +75,8 @@ class Parts:
             keeps = await self._mind_epoch()
             await services.database.open()
             stack.push_async_callback(services.database.close)
+            if services.replica is not None:
+                stack.push_async_callback(services.replica.close)
             started: tuple[Any, ...] = (
                 services.tail,
                 self.bell,
@@ -152,6 +155,7 @@ def assemble(
         vault=_vault(settings),
         watch=watch,
         tell=bell.tell,
+        replica=_replica(settings, tail),
     )
     signer = _signer(settings)
     clerk = Clerk(database, writer, settings, BUILT_IN, ids, clock, name)
@@ -188,6 +192,18 @@ def _mirror(services: Services) -> tuple[Mirror, ...]:
     if url is None:
         return ()
     return (Mirror(services.database, url.get_secret_value(), services.settings, services.lifecycles),)
+
+
+def _replica(settings: Settings, tail: Tail) -> Replica | None:
+    if settings.replica_url is None:
+        return None
+    database = Database(
+        Address.of(settings.replica_url.get_secret_value()),
+        pool_size_max=settings.pool_size_max,
+        pool_timeout=settings.pool_timeout_seconds,
+        statement_timeout=settings.statement_timeout_seconds,
+    )
+    return Replica(database, tail)
 
 
 def _vault(settings: Settings) -> Vault:

@@ -48,6 +48,10 @@ class Settings(BaseSettings):
     database_owner_url: SecretStr | None = Field(
         None, description="a login that may create roles and tables, for migrations; default DATABASE_URL"
     )
+    replica_url: SecretStr | None = Field(
+        None,
+        description="postgresql://… of a streaming replica, for queries that say how old an answer may be",
+    )
     mirror_url: SecretStr | None = Field(
         None, description="postgresql://… of a second database that the ledger is copied to, the mirror"
     )

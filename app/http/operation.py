@@ -8,10 +8,13 @@ from starlette.requests import ClientDisconnect, Request
 
 from app.http.wire import BadJsonError, RefusedError, decode
 from app.kit.canonical import Json
+from app.ledger.replica import Freshness
 
 NAME_LENGTH_MAX = 255
 DOCUMENT_ID_LENGTH_MAX = 80
 PARAMETERS_MAX = 20
+CURSOR_LENGTH_MAX = 1_024
+AT_LEAST = "atLeast"
 JSON_PARAMETERS = ("variables", "extensions")
 
 
@@ -24,6 +27,7 @@ class Asked:
     operation_name: str | None = None
     extensions: dict[str, object] | None = None
     document_id: str | None = None
+    freshness: Freshness | None = None
 
     @classmethod
     def of(cls, parameters: Json) -> "Asked":
@@ -43,7 +47,9 @@ class Asked:
             raise _bad("`operationName` is a string")
         if name is not None and len(name) > NAME_LENGTH_MAX:
             raise _bad(f"`operationName` has at most {NAME_LENGTH_MAX} characters")
-        return cls(query, _object(parameters, "variables"), name, extensions, document_id)
+        return cls(
+            query, _object(parameters, "variables"), name, extensions, document_id, _freshness(extensions)
+        )
 
 
 async def posted(request: Request) -> Asked:
@@ -118,6 +124,16 @@ def _document_id(parameters: Mapping[str, Json], extensions: Mapping[str, object
     if not isinstance(found, str) or not 1 <= len(found) <= DOCUMENT_ID_LENGTH_MAX:
         raise _bad("a document's id is a string such as sha256:<64 hex digits>")
     return found
+
+
+def _freshness(extensions: Mapping[str, object] | None) -> Freshness | None:
+    """`extensions.atLeast`: the cursor that an answer has to know of, or null for an answer however old."""
+    if extensions is None or AT_LEAST not in extensions:
+        return None
+    cursor = extensions[AT_LEAST]
+    if cursor is not None and (not isinstance(cursor, str) or len(cursor) > CURSOR_LENGTH_MAX):
+        raise _bad("`extensions.atLeast` is a cursor of the ledger, or null")
+    return Freshness(cursor)
 
 
 def _bad(message: str) -> RefusedError:

@@ -103,6 +103,7 @@ class Runner:
         admitted = await self.admitted(context, asked)
         if isinstance(admitted, ToldError):
             return PreExecutionError(None, [admitted])
+        context.freshness = asked.freshness
         try:
             return await self.schema.execute(
                 admitted.query,

@@ -1,20 +1,20 @@
 """One operation's view of the database: a single read-only transaction, opened when first needed."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.storage.database import Database
+Begin = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 
 
 class Snapshot:
-    """What `scope` may see at one instant. Loaders that run at once take turns on the one connection."""
+    """What is seen at one instant. Loaders that run at once take turns on the one connection."""
 
-    def __init__(self, database: Database, scope: str) -> None:
-        self._database = database
-        self.scope = scope
+    def __init__(self, begin: Begin) -> None:
+        """`begin` begins a transaction wherever it is read."""
+        self._begin = begin
         self._turn = asyncio.Lock()
         self._stack = AsyncExitStack()
         self._connection: AsyncConnection | None = None
@@ -24,7 +24,7 @@ class Snapshot:
         """The connection, for one statement or a few that belong together."""
         async with self._turn:
             if self._connection is None:
-                self._connection = await self._stack.enter_async_context(self._database.reading(self.scope))
+                self._connection = await self._stack.enter_async_context(self._begin())
             yield self._connection
 
     async def close(self) -> None:
