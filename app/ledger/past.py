@@ -8,10 +8,12 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.sql.selectable import LateralFromClause
 
 from app.errors import BadRequest
+from app.ledger import settled
 from app.ledger.model import Event
 from app.ledger.queries import fetch_head
 from app.ledger.store import event_of, ledger_events
 from app.principal import ALL_INSTITUTIONS
+from app.storage.database import Database
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -41,11 +43,14 @@ async def at_sequence(connection: "AsyncConnection", scope: str, sequence: int) 
 
 
 async def at_time(
-    connection: "AsyncConnection", institution_id: str, moment: datetime, now: datetime
+    connection: "AsyncConnection", database: Database, institution_id: str, moment: datetime
 ) -> Place:
-    """The point of the last event recorded at `moment` or before; raises `BadRequest` for what is yet to come."""
-    if moment > now:
-        raise BadRequest("it is not known yet how things will be then")
+    """The point of the last event recorded at `moment` or before: the same one whenever it is asked for.
+
+    Raises `BadRequest` for what is yet to come, `Unavailable` for what is being written at this moment.
+    """
+    seen, _hash = await fetch_head(connection, institution_id)
+    await settled.require(database, institution_id, seen, moment)
     last = (
         select(t.sequence)
         .where(t.institution_id == institution_id, t.recorded_at <= moment)

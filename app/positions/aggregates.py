@@ -105,7 +105,7 @@ async def place_of(
     if owner is None:
         raise BadRequest("as root, a time needs one institution: where: {institutionId: {eq: …}}")
     assert isinstance(as_of.time, datetime), "GraphQL has seen to it that one of the two is given"
-    return await past.at_time(reading, owner, as_of.time, context.services.clock())
+    return await past.at_time(reading, context.services.database, owner, as_of.time)
 
 
 def _only_one(context: Context, tests: Conditions) -> str | None:

@@ -22,6 +22,8 @@ log = logging.getLogger("escrowgrid.storage")
 
 CONNECT_ATTEMPTS_MAX = 4
 CONNECT_PAUSE_SECONDS = 0.15
+# Of a transaction of the ledger.
+STATEMENT_SECONDS_MAX = 15.0
 CONNECT_TIMEOUT_SECONDS = 10
 ANSWER_TIMEOUT_SECONDS = 3
 WRITER_CONNECTIONS_MAX = 4
@@ -212,15 +214,18 @@ def _lost(error: DBAPIError) -> bool:
     return error.connection_invalidated or isinstance(error, known) or isinstance(cause, CONNECTION_LOST)
 
 
-async def take_role(connection: Driver, role: DatabaseRole, scope: Iterable[str]) -> None:
-    """For the rest of this transaction be `role`, within the institutions of `scope`."""
+async def take_role(
+    connection: Driver, role: DatabaseRole, scope: Iterable[str], *, seconds: float = STATEMENT_SECONDS_MAX
+) -> None:
+    """For the rest of this transaction be `role`, within the institutions of `scope`; each statement has `seconds`."""
     await connection.execute(
         "SELECT set_config('role', $1, true), set_config('escrowgrid.scope', $2, true), "
-        "set_config('statement_timeout', '15s', true), "
+        "set_config('statement_timeout', $3, true), "
         # A process that stops while it holds the head must not stop the others for long.
         "set_config('idle_in_transaction_session_timeout', '5s', true)",
         role.value,
         ",".join(scope),
+        f"{int(seconds * 1000)}ms",
     )
 
 

@@ -13,12 +13,12 @@ import pytest
 
 from app.context import Services
 from app.errors import Refusal, Unavailable
-from app.ledger.writer import Answer, Command, Decision, View
+from app.ledger.writer import Answer, Command, Decision, View, batch
 from app.main import assemble
 from app.positions.commands import MovePosition
 from app.positions.model import Position, State
 from app.settings import Settings
-from app.storage.database import Address
+from app.storage.database import Address, DatabaseRole, take_role
 from tests import factories
 from tests.factories import FUND, Place, release
 from tests.ledger.conftest import HeadHeld, Ledger, taken
@@ -32,6 +32,10 @@ WHERE relation = 'ledger_head'::regclass AND mode IN ('RowShareLock', 'RowExclus
 """
 
 
+KILL_ALL = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = 'escrowgrid_test'
+"""
 KILLS_MAX = 30
 
 
@@ -172,9 +176,10 @@ class TestBehindAWire:
         assert again.event == first.event
         assert len(await ledger()) == 1
 
-    async def test_when_the_database_stays_away_the_outcome_is_said_to_be_unknown_and_can_be_asked_for(
+    async def test_when_the_database_stays_away_nothing_is_said_that_is_not_certain(
         self, far: tuple[Wire, Services], place: Place, ledger: Ledger
     ) -> None:
+        """The wire may cut another commit than the writer's: then nothing was done, and that is said."""
         wire, server = far
         command = await factories.opening(server, place.asset, idempotency_key="mine")
         wire.cut, wire.down = Cut.AFTER_COMMIT, False
@@ -183,12 +188,84 @@ class TestBehindAWire:
             await asyncio.sleep(0.001)
         wire.down = True
         wire.break_all()
-        with pytest.raises(Unavailable, match="same idempotency key"):
+        with pytest.raises(Unavailable) as told:
             await sent
+        if "nothing was done" in told.value.message:
+            assert await ledger() == []
+        else:
+            assert "same idempotency key" in told.value.message
         wire.down = False
         again = await server.writer.submit(command)
         assert again.event.key.value == "mine"
         assert len(await ledger()) == 1
+
+
+async def test_a_database_that_only_reads_for_a_moment_costs_time_and_no_command(
+    services: Services, place: Place, owner: asyncpg.Connection, ledger: Ledger
+) -> None:
+    """As at a failover, where the address leads to a standby that is not promoted yet."""
+    positions = [await factories.position(services, place.asset) for _ in range(4)]
+    name = await owner.fetchval("SELECT current_database()")
+    reading = f'ALTER DATABASE "{name}" SET default_transaction_read_only = '
+    await owner.execute(f"{reading} on")
+    await owner.execute(KILL_ALL)
+    moves = [
+        asyncio.create_task(services.writer.submit(factories.move(services, position, FUND)))
+        for position in positions
+    ]
+    await asyncio.sleep(0.5)
+    await owner.execute(f"SET default_transaction_read_only = off; {reading} off")
+    while not all(move.done() for move in moves):
+        # Only new connections hear of it.
+        await owner.execute(KILL_ALL)
+        await asyncio.sleep(0.2)
+    assert [move.result().row.position.state for move in moves] == [State.FUNDED] * 4
+    assert len(await ledger()) == 8
+
+
+class TestWithLittleTime:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"command_deadline_seconds": 1.0})
+
+    async def test_the_deadline_is_kept_however_long_the_head_is_held(
+        self, services: Services, place: Place, head_held: HeadHeld, owner: asyncpg.Connection
+    ) -> None:
+        commands = [await factories.opening(services, place.asset) for _ in range(8)]
+        loop = asyncio.get_running_loop()
+        async with head_held():
+            before = await factories.footprint(owner)
+            began = loop.time()
+            results = await asyncio.gather(
+                *(services.writer.submit(command) for command in commands), return_exceptions=True
+            )
+            # A command that comes while a batch waits may wait for as long once more.
+            assert loop.time() - began < 4
+            told = {str(result) for result in results}
+            assert told == {"this took too long; nothing was done, try again"}
+            assert await factories.footprint(owner) == before
+        assert (await services.writer.submit(commands[0])).event.sequence == 1
+
+
+async def test_names_are_locked_in_one_order_whatever_the_order_of_the_commands(
+    services: Services, place: Place
+) -> None:
+    """Two processes that hash their sets differently would meet crosswise otherwise."""
+    commands = [await factories.opening(services, place.asset, idempotency_key=f"k{n}") for n in range(40)]
+    locked: list[list[int]] = []
+    pool = services.database.pool(DatabaseRole.WRITER)
+    async with pool.acquire() as connection, connection.transaction():
+        await take_role(connection, DatabaseRole.WRITER, [place.institution.id])
+
+        def note(told: Any) -> None:
+            if told.query == batch.LOCK_NAMES:
+                locked.append(list(told.args[0]))
+
+        with connection.query_logger(note):
+            for order in (commands, commands[::-1], commands[1::2] + commands[::2]):
+                await batch._lock_names(connection, order)
+    assert locked[0] == locked[1] == locked[2] == sorted(locked[0])
+    assert len(set(locked[0])) == len(locked[0]) == 40
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from app.context import Services
-from app.errors import Refusal, Unavailable
-from app.ledger.writer.writer import SIDE_LANES_MAX
+from app.errors import Overloaded, Refusal, Unavailable
+from app.ledger.writer.aside import SIDE_LANES_MAX
 from app.positions.model import Position, State
 from app.settings import Settings
 from tests import factories
@@ -90,6 +90,73 @@ async def test_a_list_with_one_held_row_waits_as_a_whole(
         await waiting
     assert refused.value.field == "items.2.toState"
     assert await owner.fetchval("SELECT count(*) FROM positions WHERE state = 'FUNDED'") == 0
+
+
+async def test_many_commands_on_one_stuck_row_do_not_delay_those_on_another_that_was_held(
+    services: Services, place: Place, held: Held
+) -> None:
+    stuck, other = [await factories.position(services, place.asset) for _ in range(2)]
+    async with held(stuck):
+        many = [
+            asyncio.create_task(services.writer.submit(factories.move(services, stuck, FUND)))
+            for _ in range(15)
+        ]
+        await asyncio.sleep(0.1)
+        async with held(other):
+            one = asyncio.create_task(services.writer.submit(factories.move(services, other, FUND)))
+            await asyncio.sleep(0.2)
+            assert not one.done()
+        # It was free a moment ago: fifteen others wait for something else.
+        assert (await asyncio.wait_for(one, timeout=2)).row.position.state is State.FUNDED
+    results = await asyncio.gather(*many, return_exceptions=True)
+    assert sum(not isinstance(result, BaseException) for result in results) == 1, "it was funded once"
+
+
+async def test_a_list_that_waits_for_a_held_row_holds_none_of_its_other_rows(
+    services: Services, place: Place, held: Held
+) -> None:
+    free, stuck = sorted(
+        [await factories.position(services, place.asset) for _ in range(2)], key=lambda position: position.id
+    )
+    async with held(stuck):
+        listed = asyncio.create_task(
+            services.writer.submit_all(
+                [factories.move(services, position, FUND) for position in (free, stuck)]
+            )
+        )
+        for intent in (FUND, *[release("1.00")] * 6):
+            await asyncio.wait_for(services.writer.submit(factories.move(services, free, intent)), timeout=1)
+    with pytest.raises(Refusal, match="cannot do that"):
+        await listed
+
+
+class TestWithASmallQueue:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"writer_queue_max": 20, "side_lane_wait_seconds": 3.0})
+
+    async def test_what_waits_aside_counts_as_waiting(
+        self, services: Services, place: Place, held: Held, owner: asyncpg.Connection
+    ) -> None:
+        position = await factories.position(services, place.asset, state=State.FUNDED)
+        before = await factories.footprint(owner)
+        async with held(position):
+            tasks = [
+                asyncio.create_task(
+                    services.writer.submit(factories.move(services, position, release("1.00")))
+                )
+                for _ in range(20)
+            ]
+            while len(services.writer) < 20:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.3)
+            assert len(services.writer) == 20
+            with pytest.raises(Overloaded, match="nothing was done"):
+                await services.writer.submit(factories.move(services, position, release("1.00")))
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(result, Unavailable) for result in results)
+        assert await factories.footprint(owner) == before
+        assert len(services.writer) == 0
 
 
 def release_nothing() -> factories.Intent:

@@ -1,8 +1,12 @@
 """Positions and their sums as they were."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
+import asyncpg
 import pytest
 
 from app.context import Services
@@ -55,6 +59,41 @@ async def test_the_history_of_a_position_as_it_was_ends_there(run: Run, services
             found = [edge["node"]["positionVersion"] for edge in then["events"]["edges"]]
             assert found == list(range(1, number + 1)) == list(range(1, then["version"] + 1))
             assert then["events"].get("totalCount", number) == number
+
+
+async def test_a_moment_is_answered_once_nothing_of_it_can_still_appear(
+    run: Run, services: Services, owner_url: str
+) -> None:
+    """A batch has its time before it commits: asked meanwhile, the answer waits or is refused, and never changes."""
+    place = await factories.place(services)
+    position = await factories.position(services, place.asset, "100.00")
+    async with connected(owner_url) as holder, holder.transaction():
+        await holder.execute("SELECT FROM ledger_head FOR UPDATE")
+        moving = asyncio.create_task(
+            services.writer.submit(factories.move(services, position, factories.FUND))
+        )
+        moment = await holder.fetchval("SELECT clock_timestamp()")
+        asked = {"id": position.id, "asOf": {"time": moment.isoformat()}}
+        early = await run(POSITION, asked, principal=place.admin)
+        assert early.codes == ["UNAVAILABLE"]
+        waiting = asyncio.create_task(run(POSITION, asked, principal=place.admin))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+    funded = (await moving).event.recorded_at
+    assert funded > moment
+    for answered in (await waiting, await run(POSITION, asked, principal=place.admin)):
+        assert answered.codes or answered.data["position"]["state"] == "CREATED"
+    later = asked | {"asOf": {"time": funded.isoformat()}}
+    assert (await run(POSITION, later, principal=place.admin)).data["position"]["state"] == "FUNDED"
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 async def test_before_it_was_opened_a_position_is_not_there(run: Run, services: Services) -> None:

@@ -49,10 +49,10 @@ _OTHER_INPUT = Problem(
 
 @dataclass(slots=True)
 class Batch:
-    """What one attempt decided. `blocked` met rows that others hold; `again` met a twin in the same batch."""
+    """What one attempt decided. `blocked` met a row that others hold; `again` met a twin in the same batch."""
 
     outcomes: dict[Submission, Outcome] = field(default_factory=dict)
-    blocked: list[Submission] = field(default_factory=list)
+    blocked: list[tuple[str, Submission]] = field(default_factory=list)
     again: list[Submission] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
@@ -119,8 +119,13 @@ async def _lock_rows(
     held = await subject.existing(connection, absent) if absent and not wait else frozenset()
     ready: list[Submission] = []
     for submission in submissions:
-        blocked = any(row in held for command in submission.commands for row in command.rows())
-        (batch.blocked if blocked else ready).append(submission)
+        blocking = next(
+            (row for command in submission.commands for row in command.rows() if row in held), None
+        )
+        if blocking is None:
+            ready.append(submission)
+        else:
+            batch.blocked.append((blocking, submission))
     return ready
 
 
@@ -171,8 +176,6 @@ def _numbered(problem: Problem, place: int) -> Problem:
 
 async def _write(connection: Driver, subject: Subject, moves: _Moves, batch: Batch) -> None:
     flat = [move for _submission, some in moves for move in some]
-    for submission, some in moves:
-        submission.attempted.update(move.prepared.event_id for move in some)
     batch.events = await append(connection, [move.prepared for move in flat])
     rows = await subject.write(
         connection, [(move.accepted.row, event) for move, event in zip(flat, batch.events, strict=True)]

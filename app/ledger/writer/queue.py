@@ -14,6 +14,7 @@ Outcome = list[Answer] | Problem
 # flooding, another waits for two batches (measured: of 256 commands 180 ms, of 32 some 20 ms and 10 % fewer a second).
 AT_WORK_SECONDS = 1.0
 SHARE_MAX = 32
+NOBODY: Counter[str] = Counter()
 
 
 @dataclass(slots=True, eq=False)
@@ -25,6 +26,8 @@ class Submission:
     answer: "asyncio.Future[Outcome]"
     # Ids of events of attempts whose commit may have happened: finding one later is not a replay.
     attempted: set[str] = field(default_factory=set)
+    # When it first met a row that somebody else held.
+    aside_since: float | None = None
 
     @property
     def institution_id(self) -> str:
@@ -58,13 +61,18 @@ class FairQueue:
     def __len__(self) -> int:
         return self._total
 
-    def put(self, submission: Submission) -> None:
-        """Join the queue; raises `Overloaded` when it is full and this institution has its share of it."""
+    def put(self, submission: Submission, beside: Counter[str] = NOBODY) -> None:
+        """Join the queue; raises `Overloaded` when it is full and this institution has its share of it.
+
+        What waits elsewhere, `beside` by institution, counts as if it waited here.
+        """
         mine = submission.institution_id
         size = len(submission.commands)
-        share = self._commands_max // max(1, len(self._counts) + (mine not in self._counts))
-        crowded = self._total + size > self._commands_max and self._counts.get(mine, 0) + size > share
-        if crowded or self._total + size > 2 * self._commands_max:
+        total = self._total + beside.total() + size
+        crowded = total > self._commands_max and self._counts.get(mine, 0) + beside[mine] + size > (
+            self._commands_max // len(self._counts.keys() | beside.keys() | {mine})
+        )
+        if crowded or total > 2 * self._commands_max:
             raise Overloaded("too many commands are waiting; nothing was done, try again in a moment")
         self._waiting.setdefault(mine, deque()).append(submission)
         self._counts[mine] = self._counts.get(mine, 0) + size

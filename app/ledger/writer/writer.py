@@ -12,27 +12,35 @@ from app.kit.clock import Clock
 from app.kit.histogram import Histogram
 from app.kit.ids import Ids
 from app.ledger.writer import batch as batches
+from app.ledger.writer.aside import Aside
 from app.ledger.writer.contract import Answer, Command, Subject
 from app.ledger.writer.queue import FairQueue, Submission
 from app.settings import Settings
-from app.storage.database import CONNECTION_LOST, Database, DatabaseRole, take_role
+from app.storage.database import (
+    CONNECTION_LOST,
+    STATEMENT_SECONDS_MAX,
+    Database,
+    DatabaseRole,
+    take_role,
+)
 
 log = logging.getLogger("escrowgrid.writer")
 
-SIDE_LANES_MAX = 3
 RETRY_PAUSE_SECONDS = 0.02
 RETRY_PAUSE_SECONDS_MAX = 1.0
-RETRYABLE = (
-    asyncpg.SerializationError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    # What the driver says of a connection that broke between two of its own steps.
-    asyncpg.InternalClientError,
-    *CONNECTION_LOST,
-)
+# Classes of SQLSTATE that are no command's fault: connections, a database that only reads just now, conflicts,
+# resources, objects in use, an operator's word. Whatever else fails may be one command's doing.
+PASSING_CLASSES = frozenset({"08", "25", "40", "53", "55", "57"})
+# What the driver says of a connection that broke, also between two of its own steps.
+BROKEN = (asyncpg.InternalClientError, *CONNECTION_LOST)
 # Another process used the key meanwhile: the next attempt finds it. Whatever else is not unique is a bug.
 USED_KEY = "ledger_events_idempotency"
+# How long a try in a side lane waits for the row: as long as that it holds the others of its list.
+ROW_WAIT_SECONDS = 0.1
+STATEMENT_SECONDS_MIN = 0.1
 BUSY = "the position is held by another command for too long; nothing was done, try again"
+LATE = "this took too long; nothing was done, try again"
+IN_DOUBT = "the outcome is not known yet; ask again with the same idempotency key, it will not act twice"
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -53,8 +61,7 @@ class Writer:
         self._clock = clock
         self._ring = ring
         self._queue = FairQueue(settings.writer_queue_max)
-        self._side_turns = asyncio.Semaphore(SIDE_LANES_MAX)
-        self._side: set[asyncio.Task[None]] = set()
+        self._aside = Aside(self._settle_aside, self._gives_up)
         self._main: asyncio.Task[None] | None = None
         self._closing = False
         self._refusal: Denied | None = None
@@ -65,8 +72,8 @@ class Writer:
         self.waits = Histogram(SECONDS)
 
     def __len__(self) -> int:
-        """Commands waiting."""
-        return len(self._queue)
+        """Commands waiting, those on rows that somebody holds among them."""
+        return len(self._queue) + len(self._aside)
 
     async def start(self) -> None:
         """Begin to take batches."""
@@ -78,8 +85,7 @@ class Writer:
         self._queue.close()
         if self._main is not None:
             await self._main
-        while self._side:
-            await asyncio.wait(self._side)
+        await self._aside.close()
 
     def refuse(self, why: Denied) -> None:
         """From now on nothing is taken here: this server does not keep the ledger."""
@@ -102,7 +108,7 @@ class Writer:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.command_deadline_seconds
         submission = Submission(commands, deadline, loop.create_future())
-        self._queue.put(submission)
+        self._queue.put(submission, self._aside.waiting)
         outcome = await asyncio.shield(submission.answer)
         if isinstance(outcome, list):
             return outcome
@@ -114,36 +120,45 @@ class Writer:
             await self._queue.wait()
             submissions = self._queue.take(self._settings.batch_size_max)
             if submissions:
-                await self._settle(submissions, wait=False)
+                await self._settle(submissions)
             elif self._closing:
                 return
 
-    async def _settle(self, submissions: Sequence[Submission], *, wait: bool) -> None:
-        """Attempt until every submission has its answer, within the deadlines."""
+    async def _settle(self, submissions: Sequence[Submission]) -> None:
+        """Attempt until every submission has its answer or waits aside, within the deadlines."""
         try:
-            await self._attempts(submissions, wait=wait)
+            await self._attempts(submissions, wait=False)
         except Exception as error:
             log.exception("a batch of %d failed", len(submissions))
-            for submission in submissions:
-                submission.settle(error)
+            _fail(submissions, error)
+
+    async def _settle_aside(self, submissions: Sequence[Submission]) -> bool:
+        """The same for submissions of one row that was held; False when it is held still."""
+        try:
+            await self._attempts(submissions, wait=True)
+        except asyncpg.LockNotAvailableError:
+            return False
+        except Exception as error:
+            log.exception("commands on one row failed")
+            _fail(submissions, error)
+        return True
 
     async def _attempts(self, submissions: Sequence[Submission], *, wait: bool) -> None:
         pause = RETRY_PAUSE_SECONDS
-        waiting = list(submissions)
+        waiting = self._drop_late(submissions)
         while waiting:
             try:
                 waiting = await self._attempt(waiting, wait=wait)
-            except asyncpg.LockNotAvailableError:
-                self._fail(waiting, Unavailable(BUSY))
-                return
-            except Exception as error:  # noqa: BLE001 - what one command breaks must not take others down
+            except Exception as error:
+                if wait and isinstance(error, asyncpg.LockNotAvailableError):
+                    raise
                 if not _passes(error):
                     await self._bisect(waiting, error, wait=wait)
                     return
                 log.warning("a batch of %d is tried again: %s", len(waiting), type(error).__name__)
-                waiting = self._drop_late(waiting)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
                 pause = min(pause * 2, RETRY_PAUSE_SECONDS_MAX)
+                waiting = self._drop_late(waiting)
 
     async def _attempt(self, submissions: Sequence[Submission], *, wait: bool) -> list[Submission]:
         """One transaction. Answers are told after its commit; returns those to be decided once more."""
@@ -151,13 +166,18 @@ class Writer:
         scope = sorted({item.institution_id for submission in submissions for item in submission.commands})
         pool = self._database.pool(DatabaseRole.WRITER)
         async with pool.acquire() as connection, connection.transaction():
-            await take_role(connection, DatabaseRole.WRITER, scope)
+            seconds = max(item.deadline for item in submissions) - asyncio.get_running_loop().time()
+            seconds = min(max(seconds, STATEMENT_SECONDS_MIN), STATEMENT_SECONDS_MAX)
+            await take_role(connection, DatabaseRole.WRITER, scope, seconds=seconds)
             if wait:
-                wait_ms = int(self._settings.side_lane_wait_seconds * 1000)
-                await connection.execute(f"SET LOCAL lock_timeout = {wait_ms}")
+                await connection.execute(f"SET LOCAL lock_timeout = {int(ROW_WAIT_SECONDS * 1000)}")
             batch = await batches.run(
                 connection, submissions, self._subject, self._ids, self._clock(), wait=wait
             )
+            # From here on its commit may happen, whatever is heard of it.
+            for submission, outcome in batch.outcomes.items():
+                if isinstance(outcome, list):
+                    submission.attempted.update(answer.event.id for answer in outcome if not answer.replayed)
         self._measure(submissions, began)
         self._tell(batch)
         return batch.again
@@ -174,16 +194,17 @@ class Writer:
             submission.settle(outcome)
         if batch.events:
             self._ring(batch.events[-1].global_sequence)
-        for submission in batch.blocked:
-            task = asyncio.create_task(self._wait_aside(submission), name="ledger-side-lane")
-            self._side.add(task)
-            task.add_done_callback(self._side.discard)
+        for row, submission in batch.blocked:
+            self._aside.put(row, submission)
 
-    async def _wait_aside(self, submission: Submission) -> None:
-        """A row held by somebody else is waited for here, so that it stalls nobody."""
-        async with self._side_turns:
-            if self._drop_late([submission]):
-                await self._settle([submission], wait=True)
+    def _gives_up(self, submission: Submission) -> bool:
+        """Whether a submission in a side lane has waited for as long as it may; then it is told so."""
+        now, since = asyncio.get_running_loop().time(), submission.aside_since
+        assert since is not None, "it waits aside"
+        if now < min(since + self._settings.side_lane_wait_seconds, submission.deadline):
+            return False
+        submission.settle(Unavailable(IN_DOUBT if submission.attempted else BUSY))
+        return True
 
     async def _bisect(self, submissions: Sequence[Submission], error: Exception, *, wait: bool) -> None:
         """One poison command fails alone: halves are tried apart until it is found."""
@@ -196,25 +217,25 @@ class Writer:
         for half in (submissions[:middle], submissions[middle:]):
             await self._attempts(half, wait=wait)
 
-    def _drop_late(self, submissions: Sequence[Submission]) -> list[Submission]:
+    @staticmethod
+    def _drop_late(submissions: Sequence[Submission]) -> list[Submission]:
+        """Those that have time left; the others are told that nothing was done, where that is certain."""
         now = asyncio.get_running_loop().time()
-        late = [submission for submission in submissions if submission.deadline <= now]
-        self._fail(
-            late,
-            Unavailable(
-                "the outcome is not known yet; ask again with the same idempotency key, it will not act twice"
-            ),
-        )
+        for submission in submissions:
+            if submission.deadline <= now:
+                submission.settle(Unavailable(IN_DOUBT if submission.attempted else LATE))
         return [submission for submission in submissions if submission.deadline > now]
 
-    @staticmethod
-    def _fail(submissions: Sequence[Submission], error: Exception) -> None:
-        for submission in submissions:
-            submission.settle(error)
+
+def _fail(submissions: Sequence[Submission], error: Exception) -> None:
+    for submission in submissions:
+        submission.settle(error)
 
 
 def _passes(error: Exception) -> bool:
     """Whether the same batch may well succeed when it is tried again."""
     if isinstance(error, asyncpg.UniqueViolationError):
         return error.constraint_name == USED_KEY
-    return isinstance(error, RETRYABLE)
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "")[:2] in PASSING_CLASSES
+    return isinstance(error, BROKEN)
