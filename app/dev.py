@@ -70,7 +70,9 @@ def _greet(settings: Settings, key: DevelopmentKey, *, demo: bool) -> None:
         StoreBackend.EMBEDDED: f"in {settings.data_dir}/",
         StoreBackend.POSTGRES: "where DATABASE_URL says",
     }[settings.store_backend]
-    click.echo(f"Escrowgrid: GraphiQL on http://{settings.host}:{settings.port}/graphql")
+    here = f"http://{settings.host}:{settings.port}"
+    click.echo(f"Escrowgrid: the dashboard is on {here}/")
+    click.echo(f"  GraphiQL  {here}/graphql")
     click.echo(f"  database  {where}{'; demo data that keeps moving' if demo else ''}")
     click.echo(f"  root key  {key.key}")
     click.echo("  Ctrl-C ends everything.")

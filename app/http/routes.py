@@ -11,12 +11,12 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 
 from app.context import Services
 from app.documents.service import TrustedDocuments
-from app.http import exchange, export, graphiql, health, metrics, server
+from app.http import dashboard, exchange, export, graphiql, health, metrics, server
 from app.http.access_log import AccessLog
 from app.http.auth import Authenticator
 from app.http.crowd import Crowd
@@ -81,12 +81,12 @@ def build(
     door = Door(services.recorder, counted) if services.recorder is not None else None
     application = Starlette(
         routes=[
-            Route("/", _home),
             Route("/graphql", view),
             WebSocketRoute("/graphql", view),
             export.route(runner),
             *health.routes(ready, lambda: live.draining),
             metrics.route(registry, vitals),
+            *dashboard.routes(),
             *graphiql.routes(graphiql_keys),
         ],
         middleware=_middleware(settings, doorman),
@@ -127,10 +127,6 @@ def _draining(live: Live, lifespan: Lifespan | None) -> Lifespan:
             yield state
 
     return both
-
-
-async def _home(_: Request) -> Response:
-    return RedirectResponse("/graphql")
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -9,11 +9,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+
+from app.http import pages
 
 HERE: Final = Path(__file__).parent
-ASSET_AGE_SECONDS: Final = 365 * 24 * 3600
 
 # The editor writes style elements, hence 'unsafe-inline'; 'self' covers this host's WebSocket, too.
 POLICY: Final = (
@@ -21,9 +20,7 @@ POLICY: Final = (
     "img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-HEADERS: Final = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
-PAGE_HEADERS: Final = HEADERS | {"Cache-Control": "no-cache", "Vary": "Accept"}
-ASSET_HEADERS: Final = HEADERS | {"Cache-Control": f"public, max-age={ASSET_AGE_SECONDS}, immutable"}
+HEADERS: Final = pages.guarded(POLICY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +31,9 @@ class DevelopmentKey:
     key: str = field(repr=False)
 
 
-class Assets(StaticFiles):
-    """Files named by a hash of their content, so a browser never asks twice."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        """Say so to the browser; workers take their policy from here as well."""
-        response = await super().get_response(path, scope)
-        response.headers.update(ASSET_HEADERS)
-        return response
-
-
 def page() -> Response:
-    """The page itself; it holds no key and no data, so anyone may load it."""
-    return FileResponse(HERE / "static" / "index.html", headers=PAGE_HEADERS)
+    """The page itself, at an address that answers queries as well."""
+    return pages.page(HERE / "static" / "index.html", HEADERS | {"Vary": "Accept"})
 
 
 def routes(development_keys: Sequence[DevelopmentKey] = ()) -> list[BaseRoute]:
@@ -66,5 +53,5 @@ def routes(development_keys: Sequence[DevelopmentKey] = ()) -> list[BaseRoute]:
     return [
         *offer,
         Route("/graphiql/operations.json", operations),
-        Mount("/graphiql/assets", Assets(directory=HERE / "static" / "assets")),
+        Mount("/graphiql/assets", pages.Assets(HERE / "static" / "assets", HEADERS)),
     ]

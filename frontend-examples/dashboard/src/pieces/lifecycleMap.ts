@@ -1,0 +1,124 @@
+/** Where the stages of a lifecycle are drawn, and the lines between them, like the map of a metro. */
+import type { MoneyEffect, PositionState } from "../generated";
+
+export interface Definition {
+  initialStage: string;
+  stages: { name: string; state: PositionState; final: boolean }[];
+  transitions: { fromStages: string[]; toStage: string; moneyEffect: MoneyEffect }[];
+}
+
+export interface Station {
+  name: string;
+  state: PositionState;
+  column: number;
+  row: number;
+}
+
+export interface Track {
+  from: string;
+  to: string;
+  effect: MoneyEffect;
+  path: string;
+}
+
+export interface Map {
+  stations: Station[];
+  tracks: Track[];
+  width: number;
+  height: number;
+}
+
+export const WIDTH = 132;
+export const HEIGHT = 36;
+const COLUMN = 196;
+const ROW = 60;
+const BEND = 10;
+const ABOVE = 46;
+
+export const left = ({ column }: Station): number => column * COLUMN + 1;
+export const top = ({ row }: Station): number => ABOVE + row * ROW;
+
+interface Arrow {
+  from: string;
+  to: string;
+  effect: MoneyEffect;
+}
+
+export function draw(definition: Definition): Map {
+  const arrows = definition.transitions.flatMap(({ fromStages, toStage, moneyEffect }) =>
+    fromStages.map((from): Arrow => ({ from, to: toStage, effect: moneyEffect })),
+  );
+  const columns = columnsOf(definition, arrows);
+  const spine = spineOf(definition, arrows, columns);
+  let rows = 0;
+  const stations = definition.stages.map(({ name, state }): Station => ({
+    name,
+    state,
+    column: columns.get(name)!,
+    row: spine.has(name) ? 0 : ++rows,
+  }));
+  const at = (name: string) => stations.find((station) => station.name === name)!;
+  const tracks = arrows.map((arrow): Track => ({ ...arrow, path: pathOf(at(arrow.from), at(arrow.to)) }));
+  const last = Math.max(...columns.values());
+  return { stations, tracks, width: last * COLUMN + WIDTH + 2, height: ABOVE + rows * ROW + HEIGHT + 2 };
+}
+
+/** How many steps the longest way to each stage has; ways back are left out. */
+function columnsOf({ initialStage, stages }: Definition, arrows: Arrow[]): globalThis.Map<string, number> {
+  const columns = new globalThis.Map(stages.map(({ name }) => [name, 0]));
+  function walk(name: string, way: string[]) {
+    for (const { to } of arrows.filter(({ from }) => from === name)) {
+      if (to === name || way.includes(to)) continue;
+      if (columns.get(to)! < way.length) {
+        columns.set(to, way.length);
+        walk(to, [...way, to]);
+      }
+    }
+  }
+  walk(initialStage, [initialStage]);
+  // What ends a life stands at the end, whichever way leads there.
+  const last = Math.max(...columns.values());
+  for (const { name, final } of stages) if (final) columns.set(name, last);
+  return columns;
+}
+
+/** The stages on the straight line: from the first one on, where money is released in the end. */
+function spineOf({ initialStage, stages }: Definition, arrows: Arrow[], columns: globalThis.Map<string, number>) {
+  const spine = new Set([initialStage]);
+  for (let here: string | undefined = initialStage; here !== undefined; ) {
+    const onward = arrows.filter(({ from, to }) => from === here && columns.get(to)! > columns.get(here!)!);
+    const nearest = Math.min(...onward.map(({ to }) => columns.get(to)!));
+    const next: string | undefined = onward
+      .filter(({ to }) => columns.get(to) === nearest)
+      .sort((one, other) => rank(one) - rank(other))[0]?.to;
+    if (next !== undefined) spine.add(next);
+    here = stages.some(({ name }) => name === next) && next !== here ? next : undefined;
+  }
+  return spine;
+}
+
+const rank = ({ effect }: Arrow): number => ["FUND", "RELEASE", "NONE", "REFUND"].indexOf(effect);
+
+function pathOf(from: Station, to: Station): string {
+  const middle = (station: Station) => top(station) + HEIGHT / 2;
+  if (from === to) {
+    const x = left(from) + WIDTH / 2;
+    return `M${x - 16} ${top(from)} v-6 a8 8 0 0 1 8 -8 h16 a8 8 0 0 1 8 8 v4`;
+  }
+  if (to.row === from.row && to.column === from.column + 1) {
+    return `M${left(from) + WIDTH} ${middle(from)} H${left(to) - 3}`;
+  }
+  if (to.row === 0) {
+    const start = left(from) + WIDTH - 26;
+    const end = left(to) + 26;
+    const [turn, back] = end > start ? [BEND, -BEND] : [-BEND, BEND];
+    const y = top(to) - 34;
+    return (
+      `M${start} ${top(from)} V${y + BEND} q0 ${-BEND} ${turn} ${-BEND}` +
+      ` H${end + back} q${turn} 0 ${turn} ${BEND} V${top(to) - 3}`
+    );
+  }
+  // Down beside the station, each line in a track of its own, then along to the end.
+  const start = left(from) + 20 + to.row * 18;
+  return `M${start} ${top(from) + HEIGHT} V${middle(to) - BEND} q0 ${BEND} ${BEND} ${BEND} H${left(to) - 3}`;
+}

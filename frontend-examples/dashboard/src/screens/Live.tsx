@@ -1,0 +1,100 @@
+import { type ReactNode, useMemo, useState } from "react";
+import { type FeedState, type Gap, type Line, orderOf } from "../feed";
+import { Rows } from "../pieces/Rows";
+import { useWide } from "../pieces/useWide";
+import { useFeed, useSession } from "../session";
+import { clock } from "../time";
+import { LineRow } from "./LineRow";
+
+const MINUTE_MS = 60_000;
+
+type Shown = { key: string; line: Line; isLate: boolean } | { key: string; gap: Gap; end: "lost" | "back"; late: number };
+
+/** Everything that happens, as it happens. */
+export function Live() {
+  const feed = useFeed();
+  const { institution } = useSession();
+  const [held, setHeld] = useState<FeedState | null>(null);
+  const isWide = useWide();
+  const { events, gaps } = held ?? feed;
+  const shown = useMemo(
+    () => arrange(events.filter((line) => !institution || line.institutionId === institution), gaps),
+    [events, gaps, institution],
+  );
+  const keys = useMemo(() => shown.map(({ key }) => key), [shown]);
+  const waiting = held ? feed.received - held.received : 0;
+
+  return (
+    <div className="screen tall">
+      <div className="heading">
+        <h1>Live</h1>
+        <p className="note">{held ? `${waiting} waiting` : `${rateOf(events)} in the last minute`}</p>
+        <button type="button" aria-pressed={held !== null} onClick={() => setHeld(held ? null : feed)}>
+          {held ? "Go on" : "Hold still"}
+        </button>
+      </div>
+      <p className="trouble" role="status">
+        {feed.notice ??
+          (feed.standing === "lost" ? "Connection lost. What happens meanwhile comes in when it is back." : "")}
+      </p>
+      <Rows
+        label="Events of the ledger, newest first"
+        keys={keys}
+        rowHeight={isWide ? 44 : 76}
+        head={
+          <div role="row" className="row line is-head" aria-rowindex={1}>
+            {["Time", "State", "Position", "Money", "Held after"].map((name) => (
+              <span key={name} role="columnheader">
+                {name}
+              </span>
+            ))}
+          </div>
+        }
+        render={(index) => <ShownRow shown={shown[index]!} />}
+      />
+    </div>
+  );
+}
+
+function ShownRow({ shown }: { shown: Shown }): ReactNode {
+  if ("line" in shown) {
+    return (
+      <div role="presentation" className={shown.isLate ? "feed-row is-late" : "feed-row"}>
+        <LineRow line={shown.line} role="cell" />
+      </div>
+    );
+  }
+  const { gap, end, late } = shown;
+  return (
+    <div role="cell" className={`gap is-${end}`} data-gap={end}>
+      {end === "lost"
+        ? `Connection lost at ${clock(gap.lostAt)}`
+        : `Back at ${clock(gap.backAt!)}: ${late === 0 ? "nothing" : late === 1 ? "1 event" : `${late} events`} came in between`}
+    </div>
+  );
+}
+
+/** Events with the times without connection among them, newest first. */
+function arrange(events: readonly Line[], gaps: readonly Gap[]): Shown[] {
+  const late = (line: Line) => gaps.some((gap) => isWithin(line, gap));
+  const rows: Shown[] = events.map((line) => ({ key: line.id, line, isLate: late(line) }));
+  for (const gap of gaps) {
+    const lost = rows.findIndex((row) => "line" in row && orderOf(row.line) <= gap.after);
+    rows.splice(lost < 0 ? rows.length : lost, 0, { key: `lost-${gap.id}`, gap, end: "lost", late: 0 });
+    if (gap.through === null) continue;
+    const back = rows.findIndex((row) => ("line" in row ? orderOf(row.line) <= gap.through! : row.gap === gap));
+    const count = events.filter((line) => isWithin(line, gap)).length;
+    rows.splice(back, 0, { key: `back-${gap.id}`, gap, end: "back", late: count });
+  }
+  return rows;
+}
+
+const isWithin = (line: Line, { after, through }: Gap): boolean =>
+  orderOf(line) > after && through !== null && orderOf(line) <= through;
+
+function rateOf(events: readonly Line[]): string {
+  const since = Date.now() - MINUTE_MS;
+  const old = events.findIndex(({ recordedAt }) => new Date(recordedAt).getTime() < since);
+  const count = old < 0 ? events.length : old;
+  return count === 1 ? "1 event" : `${count} events`;
+}
