@@ -1,11 +1,14 @@
 """A server for browsers: empty, so that nothing happens but what a test makes happen."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
+from playwright.async_api import Browser
 
 from tests.serving import Bookkeeper, Server, served
+
+from .visiting import Visit, chromium, visiting
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +44,18 @@ def record_event(bookkeeper: Bookkeeper) -> Callable[[], Awaitable[str]]:
         return await asyncio.to_thread(bookkeeper.open)
 
     return record
+
+
+@pytest.fixture(scope="session")
+async def shared_browser() -> AsyncIterator[Browser]:
+    """One Chromium for all visits to the dashboard."""
+    async with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+async def dashboard(shared_browser: Browser, server_url: str) -> AsyncIterator[Visit]:
+    """A visit to the dashboard of a server that offers no keys, as one in production does."""
+    async with visiting(shared_browser, server_url) as visit:
+        await visit.page.route("**/graphiql/config.json", lambda route: route.fulfill(status=404))
+        yield visit

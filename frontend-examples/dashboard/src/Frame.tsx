@@ -111,7 +111,7 @@ function Asker({ onForget }: { onForget(): void }) {
         </label>
       )}
       <p className="who">
-        <strong>{viewer.institution?.name ?? viewer.label ?? "Root"}</strong>
+        <strong>{viewer.institution?.name ?? plain(viewer.label ?? viewer.role)}</strong>
         <span>
           {viewer.institution ? `${viewer.label}, ${plain(viewer.role).toLowerCase()}` : "sees every institution"}
         </span>

@@ -6,6 +6,7 @@ import { MoneyBar } from "../pieces/MoneyBar";
 import { type Refusal, Refusals } from "../pieces/Refusals";
 import { add, isAmount, isNegative, isZero, spell, subtract } from "../money";
 import { words } from "../server";
+import { useMay } from "../session";
 import { EFFECTS, plain } from "../words";
 import type { Moved, Whole } from "./Position";
 
@@ -28,7 +29,11 @@ const verbOf = ({ moneyEffect, portion, toStage }: Way): string => {
 export function Moves({ position, onMoved, onLook }: Props) {
   const [chosen, setChosen] = useState<string | null>(null);
   const [done, setDone] = useState("");
-  const ways = position.availableTransitions;
+  const mayMove = useMay("POSITIONS_MOVE");
+  // The server tells what the lifecycle allows; whether this key may move anything, its scopes say.
+  const ways = position.availableTransitions.map((one) =>
+    mayMove ? one : { ...one, allowed: false, reason: "this key may look, but not move positions" },
+  );
   const way = ways.find(({ toStage, allowed }) => toStage === chosen && allowed);
   const closed = ways.filter(({ allowed }) => !allowed);
 

@@ -1,4 +1,4 @@
-import { type FormEvent, useCallback, useEffect, useMemo, useRef, useState } from "react";
+import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { useClient } from "urql";
 import type { Line } from "../feed";
 import {
@@ -26,6 +26,9 @@ const ORDERS = [
   { value: "AMOUNT.ASC", name: "Smallest first" },
   { value: "EXPIRES.ASC", name: "Expiring first" },
 ];
+
+// What is typed is looked for once the typing rests.
+const TYPING_MS = 250;
 
 /** All positions, filtered and sorted by the server, as far as one scrolls. */
 export function Positions() {
@@ -220,13 +223,15 @@ function Filters({ search }: { search: URLSearchParams }) {
     go(`/positions${next.size ? `?${next}` : ""}`, { replace: true });
   }
 
-  function submit(event: FormEvent) {
-    event.preventDefault();
-    change("holder", [holder.trim()]);
-  }
+  const wanted = holder.trim();
+  useEffect(() => {
+    if (wanted === (search.get("holder") ?? "")) return;
+    const timer = setTimeout(() => change("holder", [wanted]), TYPING_MS);
+    return () => clearTimeout(timer);
+  }, [wanted, search]);
 
   return (
-    <form className="filters" onSubmit={submit} role="search" aria-label="Positions">
+    <div className="filters" role="search" aria-label="Positions">
       <div className="choices" role="group" aria-label="State">
         {STATES.map((state) => (
           <button
@@ -247,10 +252,7 @@ function Filters({ search }: { search: URLSearchParams }) {
           aria-label="Holder contains"
           placeholder="Holder contains"
           value={holder}
-          onChange={({ target }) => {
-            setHolder(target.value);
-            if (!target.value) change("holder", []);
-          }}
+          onChange={({ target }) => setHolder(target.value)}
         />
         <input
           className="filters-currency"
@@ -272,6 +274,6 @@ function Filters({ search }: { search: URLSearchParams }) {
         </select>
         {isEverywhere && <span className="note">For other orders, choose an institution.</span>}
       </div>
-    </form>
+    </div>
   );
 }
