@@ -1,6 +1,6 @@
 # Everything is relative and nothing runs by a script of .venv/bin, so that a path with spaces does no harm.
 .DEFAULT_GOAL := help
-.PHONY: run test e2e check schema bench soak graphiql lock clean help
+.PHONY: run test e2e check schema bench soak dashboard graphiql lock clean help
 SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules
 
@@ -43,6 +43,9 @@ bench: .venv/installed-dev ## Measure: every figure of the README
 soak: .venv/installed-dev ## Put every promise of the ledger to it for so long, then tell the counts: MINUTES=20
 	@exec $(RUN) tests.reliability.soak --minutes $(MINUTES)
 
+dashboard: ## Build the dashboard anew (needs Node 20.19 or newer); the result is checked in
+	cd frontend-examples/dashboard && npm ci --no-audit --no-fund && npm run build
+
 graphiql: ## Build the GraphiQL page anew (needs Node 20.19 or newer); the result is checked in
 	cd app/http/graphiql/source && npm ci --no-audit --no-fund && npx vite build
 
@@ -55,7 +58,7 @@ clean: ## Remove .venv, caches and builds; the database in .escrowgrid stays
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## Tell what there is
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | awk -F '\t' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | awk -F '\t' '{ printf "make %-9s %s\n", $$1, $$2 }'
 
 # setuptools is in the lock, so that the project itself is installed without fetching anything that has no hash.
 .venv/installed: requirements.lock pyproject.toml .venv/made

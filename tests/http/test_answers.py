@@ -1,6 +1,7 @@
 """Single answers: what comes back for a query or a mutation sent over HTTP, good or bad."""
 
 import json
+import re
 from typing import Any
 
 import httpx
@@ -342,8 +343,24 @@ async def test_a_browser_gets_the_page_without_a_key(http: httpx.AsyncClient) ->
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/html")
         assert "script-src 'self'" in response.headers["content-security-policy"]
-    home = await http.get("/", headers={"Accept": browser})
-    assert (home.status_code, home.headers["location"]) == (307, "/graphql")
+
+
+async def test_the_dashboard_is_one_page_at_each_of_its_addresses(http: httpx.AsyncClient) -> None:
+    pages = [
+        await http.get(path) for path in ("/", "/positions", "/positions/pos_1", "/live", "/administration")
+    ]
+    for page in pages:
+        assert page.status_code == 200
+        assert page.text == pages[0].text
+        assert page.headers["cache-control"] == "no-cache"
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+    for name in re.findall(r'"(/dashboard/assets/[^"]+)"', pages[0].text):
+        asset = await http.get(name)
+        assert asset.status_code == 200
+        assert "immutable" in asset.headers["cache-control"]
+        assert asset.headers["content-security-policy"] == policy
 
 
 async def test_unknown_paths_are_json_too(http: httpx.AsyncClient) -> None:

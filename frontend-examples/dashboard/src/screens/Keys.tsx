@@ -65,7 +65,7 @@ export function Keys() {
                 </td>
                 <td>{node.lastUsedAt ? moment(node.lastUsedAt) : "never"}</td>
                 <td>{standing(node)}</td>
-                <td className="acts">{!node.revokedAt && <Acts node={node} onRotate={rotate} onRevoke={revoke} />}</td>
+                <td>{!node.revokedAt && <Acts node={node} onRotate={rotate} onRevoke={revoke} />}</td>
               </tr>
             ))}
           </tbody>
@@ -92,8 +92,8 @@ interface ActsProps {
 function Acts({ node, onRotate, onRevoke }: ActsProps) {
   const dialog = useRef<HTMLDialogElement>(null);
   return (
-    <>
-      <button type="button" onClick={() => onRotate(node)} aria-label={`Change the secret of ${node.label}`}>
+    <div className="acts">
+      <button type="button" onClick={() => onRotate(node)} aria-label={`Change secret of ${node.label}`}>
         Change secret
       </button>
       <button type="button" onClick={() => dialog.current?.showModal()} aria-label={`Revoke ${node.label}`}>
@@ -113,7 +113,7 @@ function Acts({ node, onRotate, onRevoke }: ActsProps) {
           </p>
         </form>
       </dialog>
-    </>
+    </div>
   );
 }
 

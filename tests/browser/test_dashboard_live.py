@@ -1,0 +1,180 @@
+"""The dashboard's live feed: complete and in order, whatever the network or the server does meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from app.storage.database import Address
+from tests.e2e.conftest import ROOT_KEY, settings_of, started, until_ready
+from tests.e2e.conftest import shared as shared  # noqa: PLC0414 - the fixture, by its name
+from tests.relay import Relay, relay
+from tests.serving import Bookkeeper, Server, free_port
+
+from .visiting import Visit, key_of, visiting
+
+pytestmark = pytest.mark.browser
+
+EVENTS = (
+    "query ($where: LedgerEventWhere) { ledgerEvents(first: 500, where: $where) { edges { node { id } } } }"
+)
+
+
+@pytest.fixture
+async def between(browsed: Server) -> AsyncIterator[Relay]:
+    """A bad network in front of the server."""
+    async with relay(browsed.port) as made:
+        yield made
+
+
+@pytest.fixture
+async def visit(shared_browser: Browser, between: Relay) -> AsyncIterator[Visit]:
+    """Somebody behind that network."""
+    async with visiting(shared_browser, f"http://127.0.0.1:{between.port}") as made:
+        await made.page.route("**/graphiql/config.json", lambda route: route.fulfill(status=404))
+        yield made
+
+
+def ledger(server: Server, institution_id: str) -> list[str]:
+    found = server.ask(EVENTS, {"where": {"institutionId": {"eq": institution_id}}})
+    return [edge["node"]["id"] for edge in found["ledgerEvents"]["edges"]]
+
+
+async def shown(visit: Visit) -> list[str]:
+    """The events of the feed, the oldest first."""
+    ids: list[str] = await visit.page.locator(".rows-body [data-event]").evaluate_all(
+        "rows => rows.sort((one, other) => "
+        "other.closest('[data-index]').dataset.index - one.closest('[data-index]').dataset.index)"
+        ".map(row => row.dataset.event)"
+    )
+    return ids
+
+
+async def shows_all(visit: Visit, server: Server, institution_id: str) -> None:
+    """Each event once, in the ledger's order."""
+    wanted = ledger(server, institution_id)
+    await visit.page.locator(f'[data-event="{wanted[-1]}"]').wait_for()
+    assert await shown(visit) == wanted
+
+
+async def test_a_cut_network_is_shown_and_what_came_in_between_is_marked(
+    visit: Visit, between: Relay, browsed: Server
+) -> None:
+    books = Bookkeeper(browsed)
+    await visit.open("/live", key=key_of(browsed, books.institution_id, "READ_ONLY"))
+    for _ in range(3):
+        await asyncio.to_thread(books.open)
+    await shows_all(visit, browsed, books.institution_id)
+
+    await visit.page.context.set_offline(True)
+    between.cut()
+    await expect(visit.page.locator(".standing")).to_contain_text("Connection lost at")
+    await expect(visit.page.locator(".trouble")).to_contain_text("comes in when it is back")
+    for _ in range(4):
+        await asyncio.to_thread(books.open)
+    await visit.page.context.set_offline(False)
+
+    await visit.is_live()
+    await expect(visit.page.locator('[data-gap="back"]')).to_contain_text("4 events came in between")
+    await expect(visit.page.locator('[data-gap="lost"]')).to_contain_text("Connection lost at")
+    await expect(visit.page.locator(".feed-row.is-late")).to_have_count(4)
+    await visit.picture("live-after-a-cut")
+    await asyncio.to_thread(books.open)
+    await shows_all(visit, browsed, books.institution_id)
+    await expect(visit.page.locator(".feed-row.is-late")).to_have_count(4)
+
+
+async def test_many_cuts_lose_and_repeat_nothing(visit: Visit, between: Relay, browsed: Server) -> None:
+    books = Bookkeeper(browsed)
+    await visit.open("/live", key=key_of(browsed, books.institution_id, "READ_ONLY"))
+    for _ in range(5):
+        await asyncio.to_thread(books.open)
+        between.cut()
+        await asyncio.to_thread(books.open)
+        await asyncio.sleep(0.3)
+    await visit.is_live()
+    await shows_all(visit, browsed, books.institution_id)
+
+
+async def test_a_server_that_is_killed_comes_back_and_the_feed_goes_on(
+    shared_browser: Browser, shared: Address
+) -> None:
+    server = Server(f"http://127.0.0.1:{free_port()}", ROOT_KEY)
+    command = ("serve", "--port", str(server.port))
+    settings = settings_of(shared) | {"ROOT_API_KEY": ROOT_KEY}
+    with ExitStack() as stack:
+        first = stack.enter_context(started(command, settings))
+        await asyncio.to_thread(until_ready, server, first)
+        books = await asyncio.to_thread(Bookkeeper, server)
+        async with visiting(shared_browser, server.url) as tab:
+            await tab.open("/live", key=key_of(server, books.institution_id, "READ_ONLY"))
+            await asyncio.to_thread(books.open)
+            await shows_all(tab, server, books.institution_id)
+            first.kill()
+            first.wait()
+            await expect(tab.page.locator(".standing")).to_contain_text("Connection lost at")
+            second = stack.enter_context(started(command, settings))
+            await asyncio.to_thread(until_ready, server, second)
+            await asyncio.to_thread(books.open)
+            await tab.is_live()
+            await shows_all(tab, server, books.institution_id)
+
+
+async def test_it_holds_still_and_goes_on(dashboard: Visit, browsed: Server) -> None:
+    books = Bookkeeper(browsed)
+    await dashboard.open("/live", key=key_of(browsed, books.institution_id, "READ_ONLY"))
+    await asyncio.to_thread(books.open)
+    await expect(dashboard.page.locator(".rows-body .row")).to_have_count(1)
+    await dashboard.button("Hold still").click()
+    await asyncio.to_thread(books.open)
+    await expect(dashboard.page.get_by_text("1 waiting")).to_be_visible()
+    await expect(dashboard.page.locator(".rows-body .row")).to_have_count(1)
+    await dashboard.button("Go on").click()
+    await expect(dashboard.page.locator(".rows-body .row")).to_have_count(2)
+
+
+async def test_a_thousand_events_a_minute_move_nothing_that_is_being_read(
+    dashboard: Visit, browsed: Server
+) -> None:
+    books = Bookkeeper(browsed)
+    await asyncio.to_thread(books.crowd, 1)
+    await dashboard.open("/live", key=key_of(browsed, books.institution_id, "READ_ONLY"))
+    await dashboard.page.evaluate(
+        "() => { window.shift = 0; new PerformanceObserver(list => { for (const entry of list.getEntries()) "
+        "window.shift += entry.value; }).observe({type: 'layout-shift'}); }"
+    )
+    body = dashboard.page.locator(".rows-body")
+    await body.evaluate("body => { body.scrollTop = 440; }")
+    await asyncio.sleep(0.3)
+    read = await dashboard.page.locator('.rows-body [data-index="12"] [data-event]').get_attribute(
+        "data-event"
+    )
+    line = dashboard.page.locator(f'.rows-body [data-event="{read}"]')
+    before = await line.bounding_box()
+
+    item = {"assetId": books.asset_id, "holderReference": "FLOOD", "currency": "USD", "amount": "1.00"}
+    document = (
+        "mutation ($input: CreatePositionsInput!) { createPositions(input: $input) "
+        "{ results { userErrors { code } } userErrors { code } } }"
+    )
+    for _ in range(20):  # five at a time, every 0.3 seconds: 1,000 a minute
+        await asyncio.to_thread(browsed.ask, document, {"input": {"items": [item] * 5}})
+        await asyncio.sleep(0.25)
+    await dashboard.page.wait_for_timeout(500)
+
+    assert await line.bounding_box() == before, "the line that is being read stays where it is"
+    assert await dashboard.page.evaluate("window.shift") < 0.01
+    await body.evaluate("body => { body.scrollTop = 0; }")
+    newest = ledger_newest(browsed, books.institution_id)
+    await dashboard.page.locator(f'[data-event="{newest}"]').wait_for()
+
+
+def ledger_newest(server: Server, institution_id: str) -> str:
+    found = server.ask(
+        EVENTS.replace("first: 500", "first: 1, direction: DESC"),
+        {"where": {"institutionId": {"eq": institution_id}}},
+    )
+    newest: str = found["ledgerEvents"]["edges"][0]["node"]["id"]
+    return newest
