@@ -24,6 +24,12 @@ IN_SHELL = re.compile(r"ask '(.*?)'", re.DOTALL)
 IN_JSON = re.compile(r"""-d '(\{"query": .*?\})'""")
 IN_FORM = re.compile(r"'query=(.*?)'", re.DOTALL)
 IN_PYTHON = re.compile(r'^FOLLOW = """(.*?)"""', re.MULTILINE | re.DOTALL)
+# Documents inside of scripts: between the marks of their language.
+IN_SCRIPTS = {
+    ".mjs": re.compile(r"/\* GraphQL \*/ `(.*?)`", re.DOTALL),
+    ".sh": re.compile(r"<<'GRAPHQL'[^\n]*\n(.*?)\nGRAPHQL", re.DOTALL),
+    ".ipynb": re.compile(r'[A-Z]+ = """(.*?)"""', re.DOTALL),
+}
 # A variable that somebody has to fill in: the prefix of an id, and an ellipsis for the rest of it.
 GAP = re.compile(r"([a-z]+)_…")
 PATIENCE_SECONDS = 15
@@ -31,15 +37,44 @@ PATIENCE_SECONDS = 15
 
 def documents() -> Iterator[tuple[str, str]]:
     """Every document by a name of its own."""
-    for file in sorted((ROOT / "frontend-examples").rglob("*.graphql")):
-        yield file.name, file.read_text()
-    for name, text in IN_PAGE.findall(PAGE.read_text()):
-        yield f"{PAGE.name}-{name}", text
+    for file in examples():
+        if file.suffix == ".graphql":
+            yield f"{place(file)}-{file.name}", file.read_text()
+        for number, text in enumerate(in_script(file)):
+            yield f"{file.name}-{number}", text
+        if file.name == PAGE.name:
+            for name, text in IN_PAGE.findall(file.read_text()):
+                yield f"{place(file)}-{file.name}-{name}", text
     for operation in OPERATIONS:
         yield operation["name"], operation["document"]
     for block in blocks(ROOT / "README.md"):
         for number, text in enumerate(_in_block(block.language, block.text)):
             yield f"README-{block.line}-{number}", text
+
+
+def examples() -> list[Path]:
+    """The files of the examples, without what npm installs beside them."""
+    found = (ROOT / "frontend-examples").rglob("*")
+    return sorted(path for path in found if path.is_file() and "node_modules" not in path.parts)
+
+
+def place(file: Path) -> str:
+    """Which example a file belongs to."""
+    return file.relative_to(ROOT / "frontend-examples").parts[0]
+
+
+def in_script(file: Path) -> list[str]:
+    pattern = IN_SCRIPTS.get(file.suffix)
+    found = pattern.findall(_source(file)) if pattern else []
+    assert found or not pattern, f"{file.name} has a document that is checked"
+    return found
+
+
+def _source(file: Path) -> str:
+    if file.suffix != ".ipynb":
+        return file.read_text()
+    cells = json.loads(file.read_text())["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells)
 
 
 def _in_block(language: str, text: str) -> list[str]:
@@ -111,7 +146,17 @@ def test_a_document_fits_the_schema(built_schema: Schema, name: str) -> None:
 
 def test_documents_were_found_wherever_there_are_any() -> None:
     places = {re.split(r"[-.]", name)[0] for name in DOCUMENTS}
-    assert {"positions", "follow", "index", "README", *QUESTIONS} <= places
+    assert {
+        "python",
+        "dashboard",
+        "browser",
+        "sse",
+        "follow",
+        "escrowgrid",
+        "held",
+        "README",
+        *QUESTIONS,
+    } <= places
 
 
 def test_saved_operations_are_a_short_lesson_that_begins_without_variables() -> None:

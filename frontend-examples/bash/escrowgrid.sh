@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Escrowgrid with curl alone: escrowgrid.sh held | open ASSET HOLDER CURRENCY AMOUNT | fund POSITION | follow
+set -euo pipefail
+address=${ESCROWGRID_ADDRESS:-http://127.0.0.1:8000/graphql}
+: "${ESCROWGRID_KEY:?set it to an API key}"
+# The key comes from a file descriptor: arguments can be seen by everybody on the machine.
+ask() { curl -sS "$@" -H @<(printf 'Authorization: Bearer %s\n' "$ESCROWGRID_KEY"); }
+# name=value pairs as the members of a JSON object; all values are text.
+members() {
+    local given='' pair
+    for pair in "$@"; do
+        given+="${given:+,}\"${pair%%=*}\":\"${pair#*=}\""
+    done
+    printf '%s' "$given"
+}
+# The document comes from standard input. A command has a name of its own: repeated after a lost answer, it acts once.
+act() {
+    ask "$address" --retry 5 --retry-all-errors -H 'Content-Type: application/json' \
+        -H "Idempotency-Key: $(date +%s%N)-$$" \
+        --data-binary "{\"query\":\"$(tr -s '\n ' ' ')\",\"variables\":{\"input\":{$(members "$@")}}}" && echo
+}
+
+case ${1:-} in
+held)
+    ask --get "$address" --data-urlencode "query@-" <<'GRAPHQL' && echo
+query Held { positionSummary { currency count held released refunded } }
+GRAPHQL
+    ;;
+open)
+    act "assetId=$2" "holderReference=$3" "currency=$4" "amount=$5" <<'GRAPHQL'
+mutation Open($input: CreatePositionInput!) {
+  createPosition(input: $input) { position { id state amount } replayed userErrors { code message } }
+}
+GRAPHQL
+    ;;
+fund)
+    act "id=$2" <<'GRAPHQL'
+mutation Fund($input: MovePositionInput!) {
+  fundPosition(input: $input) { position { id state held } replayed userErrors { code message } }
+}
+GRAPHQL
+    ;;
+follow)
+    # Server-sent events: the id of each is its cursor, which Last-Event-ID goes on after.
+    document=$(
+        cat <<'GRAPHQL'
+subscription Follow { ledgerEvents(heartbeatSeconds: 10) { node { id newState amountMoved currency } } }
+GRAPHQL
+    )
+    place=escrowgrid.cursor
+    while true; do
+        ask --no-buffer --get "$address" --data-urlencode "query=$document" -H 'Accept: text/event-stream' \
+            -H "Last-Event-ID: $(cat "$place" 2>/dev/null || true)" |
+            while IFS=': ' read -r name value; do
+                case $name in
+                id) cursor=$value ;;
+                data)
+                    printf '%s\n' "$value"
+                    printf '%s' "${cursor:-}" >"$place"
+                    ;;
+                esac
+            done || true
+        sleep 1
+    done
+    ;;
+*)
+    sed -n 's/^# Escrowgrid with curl alone: //p' "$0" >&2
+    exit 2
+    ;;
+esac
