@@ -117,7 +117,8 @@ class Story:
         self._number += 1
         pair = await services.assets.get(services.database, ALL_INSTITUTIONS, place.asset.id)
         assert pair is not None, "the demo made this asset"
-        days = self._chance.randint(20, 150)
+        # One in seven is due within the week, so that there is something to look after.
+        days = self._chance.randint(2, 6) if self._number % 7 == 0 else self._chance.randint(20, 150)
         opening = Opening(
             asset_id=place.asset.id,
             holder_reference=self._chance.choice(place.holders),

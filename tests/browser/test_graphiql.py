@@ -1,18 +1,20 @@
 """The GraphiQL page as a person meets it: Chromium, a real server, a real socket."""
 
 import asyncio
+import csv
 import json
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from graphql import OperationType, get_operation_ast, parse
-from playwright.async_api import Browser, Page, WebSocket, async_playwright
+from playwright.async_api import Browser, Page, WebSocket, async_playwright, expect
 
 import app.http.graphiql
 
@@ -249,3 +251,78 @@ async def test_a_subscription_shows_what_happens_while_it_happens(
     assert all("errors" not in response for response in seen)
     await visit.page.get_by_role("button", name="Stop query").click()
     assert await visit.response() == seen[-1], "the last value stays"
+
+
+HELD = "query Held { positions(first: 5) { edges { node { id held currency asset { label } } } } }"
+
+
+async def test_an_answer_is_shown_as_a_table_and_saved_as_csv(
+    visit: Visit, server_url: str, root_key: str, record_event: Callable[[], Awaitable[object]]
+) -> None:
+    await record_event()
+    await visit.open(server_url)
+    await visit.enter_key(root_key)
+    await visit.is_told("Connected as")
+    await visit.run(HELD)
+    await visit.shown(lambda response: "data" in response)
+    await visit.page.get_by_role("button", name="Table").click()
+    heads = await visit.page.locator(".results-table th").all_inner_texts()
+    assert heads == ["id", "held", "currency", "asset.label"]
+    row = visit.page.locator(".results-table tbody tr").first
+    assert await row.locator("td").nth(3).inner_text() == "Test site"
+
+    async with visit.page.expect_download() as downloading:
+        await visit.page.get_by_role("button", name="Save CSV").click()
+    saved = (await (await downloading.value).path()).read_text(encoding="utf-8-sig")
+    rows = list(csv.reader(saved.splitlines()))
+    assert rows[0] == heads
+    assert rows[1] == await row.locator("td").all_inner_texts()
+    await visit.page.get_by_role("button", name="JSON").click()
+    await visit.page.locator(".graphiql-response .view-lines").wait_for()
+
+
+async def test_a_subscription_fills_a_table_row_by_row(
+    visit: Visit, server_url: str, root_key: str, record_event: Callable[[], Awaitable[object]]
+) -> None:
+    await visit.open(server_url)
+    await visit.enter_key(root_key)
+    await visit.is_told("Connected as")
+    await visit.run("subscription Rows { ledgerEvents { cursor node { id newState } } }")
+    await visit.has_received("connection_ack")
+    await asyncio.sleep(0.3)
+    await record_event()
+    await visit.page.get_by_role("button", name="Table").click()
+    rows = visit.page.locator(".results-table tbody tr")
+    await expect(rows).to_have_count(1)
+    await record_event()
+    await expect(rows).to_have_count(2)
+    ids = await rows.locator("td:nth-child(2)").all_inner_texts()
+    assert len(set(ids)) == 2
+    assert ids == sorted(ids, reverse=True), "the newest comes first"
+
+
+async def test_errors_and_refusals_are_told_in_words(visit: Visit, server_url: str, root_key: str) -> None:
+    await visit.open(server_url)
+    await visit.enter_key(root_key)
+    await visit.is_told("Connected as")
+    await visit.run("query Wrong { positions(first: 100000) { edges { node { id } } } }")
+    told = visit.page.locator(".results-errors li")
+    await expect(told).to_contain_text("500")
+    await visit.run(
+        'mutation Refused { fundPosition(input: {id: "pos_0"}) { userErrors { code message field } } }'
+    )
+    await expect(told).to_contain_text("NOT_FOUND")
+
+
+async def test_days_in_an_example_are_filled_in(visit: Visit, server_url: str, root_key: str) -> None:
+    await visit.open(server_url)
+    await visit.enter_key(root_key)
+    await visit.is_told("Connected as")
+    await visit.page.get_by_role("button", name="Examples").click()
+    await visit.page.get_by_role("menuitem", name="Which positions expire this week?").click()
+    variables = json.loads(await visit.page.evaluate(MODEL, "variables.json"))
+    until = datetime.fromisoformat(variables["until"])
+    assert timedelta(days=6) < until - datetime.now(UTC) <= timedelta(days=7)
+    await visit.press_play()
+    response = await visit.shown(lambda response: "data" in response)
+    assert "errors" not in response

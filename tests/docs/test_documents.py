@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ IN_SCRIPTS = {
 }
 # A variable that somebody has to fill in: the prefix of an id, and an ellipsis for the rest of it.
 GAP = re.compile(r"([a-z]+)_…")
+# A day that the page fills in: today, today+7 and the like.
+DAY = re.compile(r"today([+-]\d+)?")
+# Nothing happened yesterday in a demo that began just now.
+MAY_BE_EMPTY = {"MovedYesterday"}
 PATIENCE_SECONDS = 15
 
 
@@ -136,6 +141,8 @@ def fill(value: Any, known: dict[str, str]) -> Any:
             return {name: fill(item, known) for name, item in value.items()}
         case str() if gap := GAP.fullmatch(value):
             return known[gap[1]]
+        case str() if day := DAY.fullmatch(value):
+            return (datetime.now(UTC) + timedelta(days=int(day[1] or 0))).isoformat()
     return value
 
 
@@ -160,11 +167,13 @@ def test_documents_were_found_wherever_there_are_any() -> None:
 
 
 def test_saved_operations_are_a_short_lesson_that_begins_without_variables() -> None:
-    assert 10 <= len(OPERATIONS) <= 14
+    assert 10 <= len(OPERATIONS) <= 16
     assert OPERATIONS[0]["variables"] == {}
     for operation in OPERATIONS:
-        assert set(operation) == {"name", "question", "document", "variables"}
+        assert set(operation) == {"name", "group", "question", "document", "variables"}
         assert operation["question"].endswith("?")
+    groups = [operation["group"] for operation in OPERATIONS]
+    assert groups == sorted(groups, key=groups.index), "each group's questions stand together"
     assert len(QUESTIONS) == len({o["question"] for o in OPERATIONS}) == len(OPERATIONS)
 
 
@@ -185,7 +194,7 @@ def test_a_saved_operation_is_answered_on_the_demo(filled: dict[str, dict[str, A
         assert payload, "there is something to see"
         if isinstance(payload, dict):
             assert payload.get("userErrors", []) == []
-            assert payload.get("edges", True), "there is something to see"
+            assert payload.get("edges", True) or name in MAY_BE_EMPTY, "there is something to see"
 
 
 @pytest.mark.parametrize("name", STREAMS)

@@ -1,7 +1,10 @@
 import { ChevronDownIcon, DropdownMenu, useGraphiQL, useGraphiQLActions } from "@graphiql/react";
 
-/** The saved operations, in the order given; `open` puts one into a new tab. */
+/** The saved operations by what they are about, in the order given; `open` puts one into a new tab. */
 export function Examples({ operations }) {
+  const groups = new Map(operations.map(({ group }) => [group, []]));
+  for (const operation of operations) groups.get(operation.group).push(operation);
+
   const { addTab, stop, updateActiveTabValues } = useGraphiQLActions();
   const { queryEditor, variableEditor } = useGraphiQL((state) => ({
     queryEditor: state.queryEditor,
@@ -10,7 +13,7 @@ export function Examples({ operations }) {
 
   function open({ name, document, variables }) {
     const query = document.endsWith("\n") ? document : `${document}\n`;
-    const values = Object.keys(variables ?? {}).length > 0 ? JSON.stringify(variables, null, 2) : "";
+    const values = Object.keys(variables ?? {}).length > 0 ? JSON.stringify(filled(variables), null, 2) : "";
     stop(); // a running subscription would go on writing into the new tab
     addTab();
     queryEditor.setValue(query);
@@ -25,12 +28,30 @@ export function Examples({ operations }) {
         Examples <ChevronDownIcon aria-hidden="true" />
       </DropdownMenu.Button>
       <DropdownMenu.Content className="bar-menu">
-        {operations.map((operation) => (
-          <DropdownMenu.Item key={operation.name} onSelect={() => open(operation)}>
-            {operation.question} <small>{operation.name}</small>
-          </DropdownMenu.Item>
+        {[...groups].map(([name, members]) => (
+          <div key={name} role="group" aria-label={name} className="bar-group">
+            <span aria-hidden="true">{name}</span>
+            {members.map((operation) => (
+              <DropdownMenu.Item key={operation.name} onSelect={() => open(operation)}>
+                {operation.question} <small>{operation.name}</small>
+              </DropdownMenu.Item>
+            ))}
+          </div>
         ))}
       </DropdownMenu.Content>
     </DropdownMenu>
   );
+}
+
+/** Variables with the days that they speak of: `today`, `today+7` and the like become instants. */
+function filled(variables) {
+  const today = new Date();
+  today.setHours(0, 0, 0, 0);
+  return JSON.parse(JSON.stringify(variables), (_, value) => {
+    const days = /^today([+-]\d+)?$/.exec(value);
+    if (!days) return value;
+    const day = new Date(today);
+    day.setDate(day.getDate() + Number(days[1] ?? 0));
+    return day.toISOString();
+  });
 }

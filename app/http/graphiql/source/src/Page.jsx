@@ -7,7 +7,9 @@ import { useEffect, useMemo, useState } from "react";
 import { Examples } from "./Examples.jsx";
 import { KeyBar } from "./KeyBar.jsx";
 import * as keys from "./keys.js";
+import { Results } from "./Results.jsx";
 import { connect } from "./server.js";
+import { NOTHING, watched } from "./watch.js";
 
 const PLUGINS = [DOC_EXPLORER_PLUGIN, HISTORY_PLUGIN, explorerPlugin({ showAttribution: false })];
 
@@ -25,12 +27,14 @@ query Viewer {
 export function Page({ offeredKeys, operations }) {
   const [entry, setEntry] = useState(() => keys.first(offeredKeys));
   const { link, standing, stream } = useLink(entry?.key ?? null);
+  const [shown, setShown] = useState(NOTHING);
+  const fetcher = useMemo(() => watched(link.fetcher, setShown), [link]);
 
   useEffect(() => keys.keep(entry), [entry]);
 
   return (
     <GraphiQLProvider
-      fetcher={link.fetcher}
+      fetcher={fetcher}
       plugins={PLUGINS}
       referencePlugin={DOC_EXPLORER_PLUGIN}
       defaultQuery={WELCOME}
@@ -41,7 +45,9 @@ export function Page({ offeredKeys, operations }) {
       <HistoryStore>
         <DocExplorerStore>
           <header className="graphiql-container bar">
-            <strong className="bar-name">Escrowgrid</strong>
+            <a className="bar-name" href="/">
+              Escrowgrid
+            </a>
             <Examples operations={operations} />
             <KeyBar
               entry={entry}
@@ -58,6 +64,9 @@ export function Page({ offeredKeys, operations }) {
             defaultEditorToolsVisibility
           >
             <GraphiQL.Logo>{" "}</GraphiQL.Logo>
+            <GraphiQL.Footer>
+              <Results shown={shown} />
+            </GraphiQL.Footer>
           </GraphiQLInterface>
         </DocExplorerStore>
       </HistoryStore>
