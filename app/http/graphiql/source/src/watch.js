@@ -8,6 +8,8 @@ export const NOTHING = { rows: [], errors: [], isLive: false };
 /** The same fetcher; `onShown` is told what the newest answer, or the stream so far, amounts to. */
 export function watched(fetcher, onShown) {
   return async (request, options) => {
+    // GraphiQL's own question what the schema is; nobody asked for that.
+    if (request.operationName === "IntrospectionQuery") return fetcher(request, options);
     onShown(NOTHING);
     const answer = await fetcher(request, options);
     if (typeof answer?.subscribe !== "function") {
