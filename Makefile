@@ -1,6 +1,6 @@
 # Everything is relative and nothing runs by a script of .venv/bin, so that a path with spaces does no harm.
 .DEFAULT_GOAL := help
-.PHONY: run test e2e check schema bench soak dashboard graphiql lock clean help
+.PHONY: run test e2e check schema bench soak docs dashboard graphiql lock clean help
 SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules
 
@@ -42,6 +42,10 @@ bench: .venv/installed-dev ## Measure: every figure of the README
 
 soak: .venv/installed-dev ## Put every promise of the ledger to it for so long, then tell the counts: MINUTES=20
 	@exec $(RUN) tests.reliability.soak --minutes $(MINUTES)
+
+docs: .venv/installed-dev ## Write the reference anew and build the documentation as a site, in build/site
+	$(RUN) tests.docs.reference
+	$(RUN) mkdocs build --strict --quiet
 
 dashboard: ## Build the dashboard anew (needs Node 20.19 or newer); the result is checked in
 	cd frontend-examples/dashboard && npm ci --no-audit --no-fund && npm run build

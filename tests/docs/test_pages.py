@@ -9,9 +9,7 @@ from tests.serving import ROOT
 
 DECISIONS = ROOT / "docs" / "decisions"
 PAGES = sorted(
-    page
-    for folder in (ROOT, ROOT / "docs", DECISIONS, ROOT / "frontend-examples")
-    for page in folder.glob("*.md")
+    [*ROOT.glob("*.md"), *(ROOT / "frontend-examples").glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 )
 RECORDS = sorted(DECISIONS.glob("0*.md"))
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)\)")
