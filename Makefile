@@ -45,7 +45,7 @@ soak: .venv/installed-dev ## Put every promise of the ledger to it for so long, 
 
 docs: .venv/installed-dev ## Write the reference anew and build the documentation as a site, in build/site
 	$(RUN) tests.docs.reference
-	$(RUN) mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
 
 dashboard: ## Build the dashboard anew (needs Node 20.19 or newer); the result is checked in
 	cd frontend-examples/dashboard && npm ci --no-audit --no-fund && npm run build

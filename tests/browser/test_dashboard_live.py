@@ -135,16 +135,31 @@ async def test_it_holds_still_and_goes_on(dashboard: Visit, browsed: Server) -> 
     await expect(dashboard.page.locator(".rows-body .row")).to_have_count(2)
 
 
+SHIFTS = (
+    "() => { window.shift = 0; new PerformanceObserver(list => { for (const entry of list.getEntries()) "
+    "window.shift += entry.value; }).observe({type: 'layout-shift'}); }"
+)
+
+
+async def flood(server: Server, books: Bookkeeper) -> None:
+    """A hundred events at a thousand a minute: five at a time, every 0.3 seconds."""
+    item = {"assetId": books.asset_id, "holderReference": "FLOOD", "currency": "USD", "amount": "1.00"}
+    document = (
+        "mutation ($input: CreatePositionsInput!) { createPositions(input: $input) "
+        "{ results { userErrors { code } } userErrors { code } } }"
+    )
+    for _ in range(20):
+        await asyncio.to_thread(server.ask, document, {"input": {"items": [item] * 5}})
+        await asyncio.sleep(0.25)
+
+
 async def test_a_thousand_events_a_minute_move_nothing_that_is_being_read(
     dashboard: Visit, browsed: Server
 ) -> None:
     books = Bookkeeper(browsed)
     await asyncio.to_thread(books.crowd, 1)
     await dashboard.open("/live", key=key_of(browsed, books.institution_id, "READ_ONLY"))
-    await dashboard.page.evaluate(
-        "() => { window.shift = 0; new PerformanceObserver(list => { for (const entry of list.getEntries()) "
-        "window.shift += entry.value; }).observe({type: 'layout-shift'}); }"
-    )
+    await dashboard.page.evaluate(SHIFTS)
     body = dashboard.page.locator(".rows-body")
     await body.evaluate("body => { body.scrollTop = 440; }")
     await asyncio.sleep(0.3)
@@ -154,14 +169,7 @@ async def test_a_thousand_events_a_minute_move_nothing_that_is_being_read(
     line = dashboard.page.locator(f'.rows-body [data-event="{read}"]')
     before = await line.bounding_box()
 
-    item = {"assetId": books.asset_id, "holderReference": "FLOOD", "currency": "USD", "amount": "1.00"}
-    document = (
-        "mutation ($input: CreatePositionsInput!) { createPositions(input: $input) "
-        "{ results { userErrors { code } } userErrors { code } } }"
-    )
-    for _ in range(20):  # five at a time, every 0.3 seconds: 1,000 a minute
-        await asyncio.to_thread(browsed.ask, document, {"input": {"items": [item] * 5}})
-        await asyncio.sleep(0.25)
+    await flood(browsed, books)
     await dashboard.page.wait_for_timeout(500)
 
     assert await line.bounding_box() == before, "the line that is being read stays where it is"
@@ -169,6 +177,18 @@ async def test_a_thousand_events_a_minute_move_nothing_that_is_being_read(
     await body.evaluate("body => { body.scrollTop = 0; }")
     newest = ledger_newest(browsed, books.institution_id)
     await dashboard.page.locator(f'[data-event="{newest}"]').wait_for()
+
+
+@pytest.mark.parametrize("path", ["/", "/positions"])
+async def test_nor_does_it_make_other_screens_jump(dashboard: Visit, browsed: Server, path: str) -> None:
+    books = Bookkeeper(browsed)
+    await asyncio.to_thread(books.crowd, 1)
+    await dashboard.open(path, key=key_of(browsed, books.institution_id, "READ_ONLY"))
+    await dashboard.page.wait_for_load_state("networkidle")
+    await dashboard.page.evaluate(SHIFTS)
+    await flood(browsed, books)
+    await dashboard.page.wait_for_timeout(2_500)
+    assert await dashboard.page.evaluate("window.shift") < 0.01
 
 
 def ledger_newest(server: Server, institution_id: str) -> str:

@@ -120,7 +120,8 @@ function Acts({ node, onRotate, onRevoke }: ActsProps) {
 function Secret({ told, onForget }: { told: { label: string; secret: string } | null; onForget(): void }) {
   const [isCopied, setCopied] = useState(false);
   if (!told) return null;
-  const copy = () => navigator.clipboard.writeText(told.secret).then(() => setCopied(true), () => undefined);
+  // Without https browsers have no clipboard; the secret can be selected by a click.
+  const copy = () => navigator.clipboard?.writeText(told.secret).then(() => setCopied(true), () => undefined);
   return (
     <section className="sheet secret" aria-label="New secret" role="status">
       <p>

@@ -1,4 +1,4 @@
-import { type ReactNode, useMemo, useState } from "react";
+import { type ReactNode, useEffect, useMemo, useReducer, useState } from "react";
 import { type FeedState, type Gap, type Line, orderOf } from "../feed";
 import { Rows } from "../pieces/Rows";
 import { useWide } from "../pieces/useWide";
@@ -7,6 +7,7 @@ import { clock } from "../time";
 import { LineRow } from "./LineRow";
 
 const MINUTE_MS = 60_000;
+const COUNT_MS = 5_000;
 
 type Shown = { key: string; line: Line; isLate: boolean } | { key: string; gap: Gap; end: "lost" | "back"; late: number };
 
@@ -16,6 +17,12 @@ export function Live() {
   const { institution } = useSession();
   const [held, setHeld] = useState<FeedState | null>(null);
   const isWide = useWide();
+  // The last minute goes on when nothing happens.
+  const [, count] = useReducer((times: number) => times + 1, 0);
+  useEffect(() => {
+    const timer = setInterval(count, COUNT_MS);
+    return () => clearInterval(timer);
+  }, []);
   const { events, gaps } = held ?? feed;
   const shown = useMemo(
     () => arrange(events.filter((line) => !institution || line.institutionId === institution), gaps),

@@ -106,7 +106,7 @@ function MoveForm({ way, position, onLook, onMoved }: FormProps) {
   // What was looked at when the form was opened: the server refuses if it has moved since.
   const [seen, setSeen] = useState(position.version);
   // One name for one wish: sent again after a lost answer, it still acts once.
-  const [wish, setWish] = useState(() => crypto.randomUUID());
+  const [wish, setWish] = useState(newName);
 
   const { currency } = position;
   const asksAmount = way.portion === "PART";
@@ -134,7 +134,7 @@ function MoveForm({ way, position, onLook, onMoved }: FormProps) {
     const { position: moved, userErrors } = data.transitionPosition;
     if (moved) return onMoved(moved, `Done: ${plain(moved.stage).toLowerCase()}, version ${moved.version}.`);
     setRefused(userErrors);
-    setWish(crypto.randomUUID());
+    setWish(newName());
     if (userErrors.some(({ code }) => code === "VERSION_CONFLICT")) onLook();
   }
 
@@ -200,6 +200,12 @@ function MoveForm({ way, position, onLook, onMoved }: FormProps) {
       </button>
     </form>
   );
+}
+
+/** A name that nobody else gives; randomUUID would want https. */
+function newName(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return `dashboard-${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
 
 function problemOf(amount: string, held: string): string | null {

@@ -100,8 +100,9 @@ export function Portfolio() {
           <Link href="/live">Follow live</Link>
         </div>
         <ol className="newest">
-          {shown.map((line) => (
-            <li key={line.id}>
+          {/* By place: what is shown in a line changes, the lines stay where they are. */}
+          {shown.map((line, place) => (
+            <li key={place}>
               <LineRow line={line} />
             </li>
           ))}

@@ -44,16 +44,16 @@ export function Positions() {
         <p className="note" role="status">
           {trouble ?? (total === null ? " " : `${total.toLocaleString("en-GB")} ${total === 1 ? "position" : "positions"}`)}
         </p>
-      </div>
-      <Filters search={search} />
-      {list.added > 0 && (
-        <p className="added">
+        {/* It has its place when it is not there: nothing moves when it comes. */}
+        {list.added > 0 && (
           <button type="button" onClick={list.again}>
             {list.added} opened since: show
           </button>
-        </p>
-      )}
+        )}
+      </div>
+      <Filters search={search} />
       <Rows
+        key={search.toString()}
         label="Positions"
         keys={keys}
         total={total ?? undefined}
