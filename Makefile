@@ -1,6 +1,6 @@
 # Everything is relative and nothing runs by a script of .venv/bin, so that a path with spaces does no harm.
 .DEFAULT_GOAL := help
-.PHONY: run test e2e check schema bench soak docs dashboard graphiql lock clean help
+.PHONY: run test e2e check schema bench soak docs dashboard graphiql dist lock clean help
 SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules
 
@@ -52,6 +52,15 @@ dashboard: ## Build the dashboard anew (needs Node 20.19 or newer); the result i
 
 graphiql: ## Build the GraphiQL page anew (needs Node 20.19 or newer); the result is checked in
 	cd app/http/graphiql/source && npm ci --no-audit --no-fund && npx vite build
+
+# Built from a copy in which the migrations are inside of the package, where an installed one looks for them.
+dist: .venv/installed ## Make one wheel with everything inside, in dist/; nothing but Python is needed to run it
+	@rm -rf build/wheel && mkdir -p build/wheel dist
+	@cp -R pyproject.toml README.md app build/wheel/ && rm -rf build/wheel/app/http/graphiql/source
+	@cp -R migrations build/wheel/app/migrations && find build/wheel -name __pycache__ -prune -exec rm -rf {} +
+	@cd build/wheel && ../../.venv/bin/python -c \
+		'from setuptools import build_meta; build_meta.build_wheel("../../dist")' >/dev/null
+	@ls dist/*.whl
 
 lock: .venv/installed-dev ## Write both lock files from pyproject.toml: ARGS=--upgrade for newer versions
 	echo setuptools | $(LOCK) - $(ARGS) --output-file requirements.lock
