@@ -2,7 +2,7 @@ import { useState } from "react";
 import { spell } from "../money";
 import { lastDays, shortDay } from "../time";
 
-const DAYS = 30;
+const DAYS = 14;
 
 interface Props {
   groups: { createdDay: string | null; currency: string; count: number; amount: string }[];
