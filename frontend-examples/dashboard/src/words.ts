@@ -47,3 +47,10 @@ export function account(name: string): string {
   if (name === "clearing:out:funder") return "Funder";
   return name;
 }
+
+/** Who did it: a key by its role, the server's own parts by their name. */
+export function actor({ id, role }: { id: string; role: string }): string {
+  if (!id.startsWith("key_")) return id;
+  const word = plain(role).toLowerCase();
+  return /^[aeiou]/.test(word) ? `an ${word}` : `a ${word}`;
+}

@@ -3,7 +3,7 @@ import { Amount } from "../pieces/Amount";
 import { MoneyBar } from "../pieces/MoneyBar";
 import { State } from "../pieces/State";
 import { moment } from "../time";
-import { account } from "../words";
+import { account, actor } from "../words";
 
 interface Props {
   events: HappeningFragment[];
@@ -54,7 +54,7 @@ function Happening({ event, amount }: { event: HappeningFragment; amount: string
         </span>
         <span className="when">
           <time dateTime={event.recordedAt}>{moment(event.recordedAt)}</time>
-          <span className="note">by {event.actor.id}</span>
+          <span className="note">by {actor(event.actor)}</span>
         </span>
       </div>
       {event.reason && <p className="reason">{event.reason}</p>}
@@ -87,6 +87,10 @@ function Happening({ event, amount }: { event: HappeningFragment; amount: string
           </table>
         )}
         <dl className="proof">
+          <dt>Actor</dt>
+          <dd>
+            <code>{event.actor.id}</code>
+          </dd>
           <dt>Sequence</dt>
           <dd>{event.sequence}</dd>
           <dt>Business time</dt>
