@@ -28,6 +28,7 @@ from app.ledger.bell import Topic
 from app.ledger.replica import Freshness, Replica
 from app.ledger.tail import Tail
 from app.ledger.writer import Writer
+from app.personal.service import Holders
 from app.positions.lifecycle import Lifecycle
 from app.principal import Principal, Scope
 from app.settings import Settings
@@ -58,6 +59,7 @@ class Services:
     assets: AssetCache
     lifecycles: Mapping[tuple[str, int], Lifecycle]
     vault: Vault
+    holders: Holders
     watch: Watch
     # Has every process know of something beside the ledger.
     tell: Callable[[Topic], None]
@@ -114,6 +116,11 @@ class Context:
     def scope(self) -> str:
         """The first argument of every store function: the asker's institution, or * for root."""
         return self.principal.tenant
+
+    @property
+    def holders(self) -> Holders:
+        """What opens the names of holders in what is read."""
+        return self.services.holders
 
     def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """The operation's snapshot, for one service call."""

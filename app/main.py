@@ -38,6 +38,8 @@ from app.ledger.tail import Tail
 from app.ledger.writer import Writer
 from app.limits.service import Quota
 from app.mirror.worker import Mirror
+from app.personal.masters import masters_of
+from app.personal.service import Holders
 from app.positions.escrow import BUILT_IN
 from app.positions.rows import PositionRows
 from app.positions.worker import Clerk
@@ -77,6 +79,7 @@ class Parts:
             stack.push_async_callback(services.database.close)
             if services.replica is not None:
                 stack.push_async_callback(services.replica.close)
+            await services.holders.check(services.database, keeps=keeps)
             started: tuple[Any, ...] = (
                 services.tail,
                 self.bell,
@@ -139,9 +142,10 @@ def assemble(
     tail = Tail(database, settings)
     watch = Watch(database, settings.tick_seconds)
     authenticator = KeysAndTokens.of(database, settings, clock)
-    others = {Topic.AUDIT: watch.wake, Topic.KEYS: authenticator.forget}
+    holders = Holders(masters_of(settings))
+    others = {Topic.AUDIT: watch.wake, Topic.KEYS: authenticator.forget, Topic.HOLDERS: holders.forget}
     bell = Bell(lambda: _broadcast(settings, address), tail.wake, name, others)
-    writer = Writer(database, PositionRows(BUILT_IN), settings, ids, clock, bell.ring)
+    writer = Writer(database, PositionRows(BUILT_IN, holders), holders, settings, ids, clock, bell.ring)
     services = Services(
         settings=settings,
         clock=clock,
@@ -153,6 +157,7 @@ def assemble(
         assets=AssetCache(),
         lifecycles=BUILT_IN,
         vault=_vault(settings),
+        holders=holders,
         watch=watch,
         tell=bell.tell,
         replica=_replica(settings, tail),
@@ -191,7 +196,15 @@ def _mirror(services: Services) -> tuple[Mirror, ...]:
     url = services.settings.mirror_url
     if url is None:
         return ()
-    return (Mirror(services.database, url.get_secret_value(), services.settings, services.lifecycles),)
+    return (
+        Mirror(
+            services.database,
+            url.get_secret_value(),
+            services.settings,
+            services.lifecycles,
+            services.holders,
+        ),
+    )
 
 
 def _replica(settings: Settings, tail: Tail) -> Replica | None:

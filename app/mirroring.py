@@ -16,6 +16,8 @@ from app.mirror.model import TABLES, Comparison, NotACopy
 from app.mirror.service import Promoted
 from app.mirror.store import Broken, Copy
 from app.mirror.worker import NAME, Mirror
+from app.personal.masters import masters_of
+from app.personal.service import Holders
 from app.positions.escrow import BUILT_IN
 from app.settings import Settings
 from app.storage.database import Address, Database, DatabaseRole, take_role
@@ -90,7 +92,9 @@ async def _promoted(settings: Settings, address: Address, url: str) -> Promoted:
     )
     await database.open()
     try:
-        return await service.promote(database, Mirror(database, url, settings, BUILT_IN))
+        return await service.promote(
+            database, Mirror(database, url, settings, BUILT_IN, Holders(masters_of(settings)))
+        )
     finally:
         await database.close()
 

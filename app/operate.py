@@ -16,6 +16,7 @@ from app.audit import export
 from app.audit import service as audit
 from app.ledger import checkpoints, epochs, steering
 from app.ledger.checkpoints import Checkpoint, signer_from
+from app.personal.masters import masters_of
 from app.positions.escrow import BUILT_IN
 from app.principal import ALL_INSTITUTIONS
 from app.settings import Settings
@@ -156,9 +157,12 @@ def restore_finished(settings: Settings, reason: str) -> None:
 async def _verified(
     address: Address, settings: Settings, kept: Sequence[Checkpoint], *, quiet: bool
 ) -> Report:
-    public_key = _public_key(settings)
+    public_key, masters = _public_key(settings), masters_of(settings)
+    opening = masters if masters.all() else None
+    if opening is None and not quiet:
+        click.echo("No master key is here: personal values are not opened.", err=True)
     if quiet or not sys.stderr.isatty():
-        return await walk(address.direct_url, BUILT_IN, public_key=public_key, kept=kept)
+        return await walk(address.direct_url, BUILT_IN, masters=opening, public_key=public_key, kept=kept)
     with click.progressbar(length=1, label="Events", file=sys.stderr) as bar:
 
         def tell(done: int, total: int) -> None:
@@ -166,7 +170,9 @@ async def _verified(
             if done % 500 == 0 or done == total:
                 bar.update(done - bar.pos)
 
-        return await walk(address.direct_url, BUILT_IN, progress=tell, public_key=public_key, kept=kept)
+        return await walk(
+            address.direct_url, BUILT_IN, masters=opening, progress=tell, public_key=public_key, kept=kept
+        )
 
 
 def _public_key(settings: Settings) -> bytes | None:

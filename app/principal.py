@@ -24,6 +24,7 @@ class Scope(StrEnum):
     ASSETS_WRITE = "assets:write"
     TEMPLATES_WRITE = "templates:write"
     POLICIES_WRITE = "policies:write"
+    HOLDERS_ERASE = "holders:erase"
     KEYS_WRITE = "keys:write"
     WEBHOOKS_WRITE = "webhooks:write"
     INSTITUTIONS_WRITE = "institutions:write"

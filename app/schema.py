@@ -20,8 +20,8 @@ from app.kit.ids import is_id
 from app.ledger import graphql as ledger
 from app.ledger.types import LedgerEvent
 from app.policies import graphql as policies
+from app.positions import erasure, live, mutations
 from app.positions import graphql as positions
-from app.positions import live, mutations
 from app.positions.aggregates import Aggregates
 from app.positions.types import Position
 from app.principal import Scope
@@ -70,7 +70,12 @@ class Query(
 
 @strawberry.type(description="Everything that can be changed. Each mutation is one transaction.")
 class Mutation(
-    mutations.Mutation, assets.Mutation, policies.Mutation, institutions.Mutation, webhook_mutations.Mutation
+    mutations.Mutation,
+    erasure.Mutation,
+    assets.Mutation,
+    policies.Mutation,
+    institutions.Mutation,
+    webhook_mutations.Mutation,
 ):
     """The slices' mutations."""
 

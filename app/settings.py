@@ -5,9 +5,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+# A key of 32 bytes.
+HEX_KEY = re.compile(r"[0-9a-fA-F]{64}")
 # What a provider's address may be: a name is only as good as the connection to it.
 SAFE_URL = re.compile(r"(https://[^/?#\s@]+|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?)(/[^?#\s]*)?")
 # Signatures by a private key alone: whoever can check them cannot make them.
@@ -198,6 +200,16 @@ class Settings(BaseSettings):
         description="key (64 hex digits) that encrypts webhook secrets; default: a key file in DATA_DIR. "
         "Every process of an installation needs the same",
     )
+    personal_keys: SecretStr | None = Field(
+        None,
+        description="master keys (64 hex digits, by comma) that personal values are sealed under: the first seals, "
+        "every one opens. Every process of an installation needs them",
+    )
+    personal_key_file: Path | None = Field(
+        None,
+        description="a file with the same, one a line, read again when it changes; default: a key file in DATA_DIR, "
+        "made on the first start",
+    )
     webhook_allow_private: bool = Field(
         False, description="whether webhooks may go over http and to private addresses; for development"
     )
@@ -230,18 +242,15 @@ class Settings(BaseSettings):
             raise ValueError("ROOT_API_KEY needs at least 16 characters")
         return value
 
-    @field_validator("checkpoint_key")
+    @field_validator("checkpoint_key", "webhook_key", "personal_keys")
     @classmethod
-    def _seed(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and re.fullmatch(r"[0-9a-fA-F]{64}", value.get_secret_value()) is None:
-            raise ValueError("CHECKPOINT_KEY is 64 hex digits: an Ed25519 seed of 32 bytes")
-        return value
-
-    @field_validator("webhook_key")
-    @classmethod
-    def _key(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and re.fullmatch(r"[0-9a-fA-F]{64}", value.get_secret_value()) is None:
-            raise ValueError("WEBHOOK_KEY is 64 hex digits: an AES-256 key of 32 bytes")
+    def _keys(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        several = info.field_name == "personal_keys"
+        text = "" if value is None else value.get_secret_value()
+        parts = [part.strip() for part in text.split(",")] if several else [text]
+        if value is not None and any(HEX_KEY.fullmatch(part) is None for part in parts):
+            what = "64 hex digits each, by comma" if several else "64 hex digits"
+            raise ValueError(f"{str(info.field_name).upper()}: {what}, for keys of 32 bytes")
         return value
 
     @field_validator("oidc_issuer", "oidc_jwks_url")

@@ -34,6 +34,7 @@ describe(
         Action.WEBHOOK_ENDPOINT_DISABLED: "The server disabled a webhook endpoint: its receiver said it is gone.",
         Action.WEBHOOK_SECRET_ROTATED: "A webhook endpoint got a new signing secret.",
         Action.WEBHOOK_TEST_SENT: "A test was sent to a webhook endpoint.",
+        Action.HOLDER_ERASED: "What is known of a holder was erased, for good.",
         Action.WEBHOOKS_REPLAYED: "A range of the ledger was sent to a webhook endpoint again.",
         Action.AUTH_FAILED: "A request came without a valid key.",
         Action.AUTH_FORBIDDEN: "A key asked for something that its role or scopes do not allow.",

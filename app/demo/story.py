@@ -72,6 +72,7 @@ class Story:
             page = await reads.fetch_list(
                 connection,
                 ALL_INSTITUTIONS,
+                services.holders,
                 (),
                 reads.order("CREATED", descending=False),
                 PageRequest(OPEN_MAX),
@@ -159,7 +160,9 @@ class Story:
     async def _move_one(self, services: Services) -> None:
         newest = reads.order("CREATED", descending=True)
         async with services.database.reading(ALL_INSTITUTIONS) as connection:
-            page = await reads.fetch_list(connection, ALL_INSTITUTIONS, (), newest, PageRequest(OPEN_MAX))
+            page = await reads.fetch_list(
+                connection, ALL_INSTITUTIONS, services.holders, (), newest, PageRequest(OPEN_MAX)
+            )
         still_open = [position for _cursor, position in page.rows if position.closed_at is None]
         try:
             if len(still_open) < OPEN_MAX // 10 and page.rows:

@@ -40,6 +40,14 @@ class TextFilter:
     )
 
 
+@strawberry.input(description="A test on text that is sealed where it is kept; upper and lower case differ.")
+class SealedFilter:
+    """Exact text: of what is sealed no part can be searched."""
+
+    eq: str | None = strawberry.field(default=None, description=_EQ)
+    in_: list[str] | None = strawberry.field(default=None, name="in", description=_IN)
+
+
 @strawberry.input(description="A test on a word of a fixed list, such as a currency code.")
 class WordFilter:
     """Exact words."""

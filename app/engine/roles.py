@@ -27,6 +27,7 @@ describe(
         Scope.TEMPLATES_WRITE: "Make asset templates.",
         Scope.POLICIES_WRITE: "Set policies.",
         Scope.KEYS_WRITE: "See, make and revoke the institution's keys.",
+        Scope.HOLDERS_ERASE: "Erase what is known of a holder, for good.",
         Scope.WEBHOOKS_WRITE: "Make, change, test and replay webhook endpoints.",
         Scope.INSTITUTIONS_WRITE: "Open institutions; root only.",
     },

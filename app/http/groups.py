@@ -99,6 +99,14 @@ class Group:
         self.is_over = True
         self._wake()
 
+    def forget(self) -> None:
+        """Keep nothing of what was told: who is behind reads it again, as it is now."""
+        self.floor = max(self.floor, self._last)
+        self._first += len(self._entries)
+        self._entries.clear()
+        self._bytes = 0
+        self._wake()
+
     def _wake(self) -> None:
         news, self._news = self._news, asyncio.Event()
         news.set()
@@ -130,6 +138,11 @@ class Groups:
 
     def __len__(self) -> int:
         return len(self._groups)
+
+    def forget(self) -> None:
+        """Something that may have been told was erased: no group keeps it."""
+        for group in self._groups.values():
+            group.forget()
 
     async def follow(
         self,

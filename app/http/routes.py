@@ -76,6 +76,7 @@ def build(
     tolls = Tolls(quota, settings, counted)
     library = Library(documents, settings.trusted_documents)
     runner = Runner(services, schema, authenticator, live, counted, Groups(), doorman, tolls, library)
+    services.holders.listeners.append(runner.groups.forget)
     counted.count_groups(lambda: len(runner.groups))
     view = GraphQLView(runner)
     door = Door(services.recorder, counted) if services.recorder is not None else None

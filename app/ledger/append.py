@@ -13,7 +13,7 @@ from app.errors import Unavailable
 from app.kit.canonical import Json, canonical_json
 from app.kit.chain import SALT_BYTES
 from app.kit.money import CURRENCIES, spell
-from app.ledger import epochs, spelling
+from app.ledger import epochs, sealed, spelling
 from app.ledger.keeper import NOT_HERE
 from app.ledger.model import (
     HASH_VERSION,
@@ -54,14 +54,6 @@ _ARRIVE = ", ".join(
 INSERT_EVENTS = (
     f"INSERT INTO ledger_events ({_COLUMNS}) SELECT {_ARRIVE} FROM unnest({_TRAVEL}) AS n ({_COLUMNS})"
 )
-INSERT_PERSONAL = """
-INSERT INTO personal_data (institution_id, event_id, position_id, holder_reference, holder_salt, reason, reason_salt,
-                           metadata, metadata_salt)
-SELECT institution_id, event_id, position_id, holder, holder_salt, reason, reason_salt, metadata::jsonb, metadata_salt
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::bytea[], $8::text[],
-            $9::bytea[])
-  AS n (institution_id, event_id, position_id, holder, holder_salt, reason, reason_salt, metadata, metadata_salt)
-"""
 # A database that is kept by others shows no head to lock. The timeline tells of a restore under a running server.
 LOCK_HEAD = f"""
 SELECT global_sequence, recorded_at, timeline <> {epochs.TIMELINE} AS restored FROM ledger_head FOR UPDATE
@@ -107,8 +99,10 @@ def prepare(draft: Draft, event_id: str, actor: Actor, key: Key) -> Prepared:
     return Prepared(draft, event_id, actor, key, salts, commitments, fixed)
 
 
-async def append(connection: Driver, prepared: Sequence[Prepared]) -> list[Event]:
-    """Append in the given order. The heads stay locked until the caller's transaction ends."""
+async def append(
+    connection: Driver, prepared: Sequence[Prepared], personal: Sequence[sealed.Row] = ()
+) -> list[Event]:
+    """Append in the given order, with what is personal beside it. The heads stay locked until the transaction ends."""
     head = await connection.fetchrow(LOCK_HEAD)
     if head is None:
         raise Unavailable(NOT_HERE)
@@ -122,7 +116,8 @@ async def append(connection: Driver, prepared: Sequence[Prepared]) -> list[Event
     chains = {row["institution_id"]: _Chain(row["sequence"], row["hash"]) for row in rows}
     events = _place(prepared, head["global_sequence"], recorded_at, chains)
     await connection.execute(INSERT_EVENTS, *columns(events))
-    await _insert_personal(connection, prepared)
+    if personal:
+        await sealed.insert(connection, personal)
     await connection.execute(MOVE_HEAD, events[-1].global_sequence, recorded_at)
     await connection.execute(
         MOVE_CHAINS,
@@ -247,29 +242,6 @@ def _values(event: Event) -> tuple[Any, ...]:
         event.hash,
         event.hash_version,
     )
-
-
-async def _insert_personal(connection: Driver, prepared: Sequence[Prepared]) -> None:
-    rows = [
-        (
-            item.draft.institution_id,
-            item.event_id,
-            item.draft.position_id,
-            item.draft.personal.holder_reference,
-            item.salts.holder,
-            item.draft.personal.reason,
-            item.salts.reason,
-            None if item.draft.personal.metadata is None else canonical_json(item.draft.personal.metadata),
-            item.salts.metadata,
-        )
-        for item in prepared
-        if item.draft.personal != NOTHING_PERSONAL
-    ]
-    if rows:
-        await connection.execute(INSERT_PERSONAL, *(list(column) for column in zip(*rows, strict=True)))
-
-
-NOTHING_PERSONAL = Personal()
 
 
 def _salts(personal: Personal) -> Salts:

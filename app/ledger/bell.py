@@ -32,6 +32,7 @@ class Topic(StrEnum):
 
     AUDIT = "audit"
     KEYS = "keys"
+    HOLDERS = "holders"
 
 
 class PostgresBell(BroadcastBackend):

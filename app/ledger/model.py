@@ -9,6 +9,7 @@ from enum import StrEnum
 from app.kit import money
 from app.kit.canonical import Json
 from app.kit.money import ZERO
+from app.personal.model import Holder
 
 
 class Effect(StrEnum):
@@ -156,6 +157,8 @@ class Draft:
     evidence: Mapping[str, Json]
     occurred_at: datetime | None
     personal: Personal
+    # Whose the personal values are; None where the event itself tells of a holder who is to be found or made.
+    holder: Holder | None = None
 
     @property
     def postings(self) -> tuple[Posting, ...]:
@@ -208,7 +211,7 @@ class Event:
         )
 
 
-_SHARED = tuple(field.name for field in fields(Draft) if field.name != "personal")
+_SHARED = tuple(field.name for field in fields(Draft) if field.name not in ("personal", "holder"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.kit.chain import GENESIS
 from app.kit.money import ZERO
+from app.ledger import sealed
 from app.ledger.model import Effect, Event, Personal
-from app.ledger.store import event_of, institution_heads, ledger_events, ledger_head, personal_data
+from app.ledger.store import event_of, institution_heads, ledger_events, ledger_head
+from app.personal.service import Holders
 from app.principal import ALL_INSTITUTIONS
 from app.storage.conditions import Condition, narrow, within
+from app.storage.database import driver_of
 from app.storage.paging import Order, Page, PageRequest, count, count_each, fetch_page, fetch_page_each
 
 t = ledger_events.c
@@ -126,15 +129,12 @@ async def fetch_by_id(connection: AsyncConnection, scope: str, ids: Sequence[str
 
 
 async def fetch_personal(
-    connection: AsyncConnection, scope: str, event_ids: Sequence[str]
+    connection: AsyncConnection, scope: str, event_ids: Sequence[str], holders: Holders
 ) -> Mapping[str, Personal]:
     """Personal values by event."""
-    p = personal_data.c
-    statement = within(
-        select(p.event_id, p.holder_reference, p.reason, p.metadata), p.institution_id, scope
-    ).where(p.event_id.in_(event_ids))
-    rows = await connection.execute(statement)
-    return {row.event_id: Personal(row.holder_reference, row.reason, row.metadata) for row in rows}
+    institution_ids = None if scope == ALL_INSTITUTIONS else [scope]
+    found = await sealed.fetch(await driver_of(connection), holders, event_ids, institution_ids)
+    return {event_id: personal for event_id, (personal, _salts) in found.items()}
 
 
 async def sum_before(

@@ -17,6 +17,8 @@ from app.storage.paging import Page, PageRequest
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from app.personal.service import Holders
+
 Conditions = tuple[Condition, ...]
 
 EFFECT_OF = {
@@ -99,10 +101,10 @@ async def fetch_by_id(connection: "AsyncConnection", scope: str, ids: Sequence[s
 
 
 async def personal(
-    connection: "AsyncConnection", scope: str, event_ids: Sequence[str]
+    connection: "AsyncConnection", scope: str, event_ids: Sequence[str], holders: "Holders"
 ) -> Mapping[str, Personal]:
     """The personal values of events; those without, or erased, are not there."""
-    return await queries.fetch_personal(connection, scope, event_ids)
+    return await queries.fetch_personal(connection, scope, event_ids, holders)
 
 
 async def statement(

@@ -85,12 +85,10 @@ personal_data = Table(
     Column("institution_id", Id, primary_key=True),
     Column("event_id", Id, primary_key=True),
     Column("position_id", Id, nullable=False),
-    Column("holder_reference", Word),
-    Column("holder_salt", LargeBinary),
-    Column("reason", Text),
-    Column("reason_salt", LargeBinary),
-    Column("metadata", Document),
-    Column("metadata_salt", LargeBinary),
+    Column("holder_id", Id),
+    Column("holder", LargeBinary),
+    Column("reason", LargeBinary),
+    Column("metadata", LargeBinary),
 )
 
 EVENT_COLUMNS = tuple(column.name for column in ledger_events.columns)

@@ -273,7 +273,7 @@ class StatementLine:
 async def personal_by_event(context: Context, event_ids: Sequence[str]) -> Mapping[str, Personal]:
     """Loads personal values."""
     async with context.reading() as connection:
-        return await service.personal(connection, context.scope, event_ids)
+        return await service.personal(connection, context.scope, event_ids, context.holders)
 
 
 async def _personal(info: Info, event_id: str) -> Personal:

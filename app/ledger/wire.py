@@ -11,6 +11,7 @@ import orjson
 from app.engine.connection import OrderDirection
 from app.engine.direct import Direct, Wanted
 from app.principal import ALL_INSTITUTIONS
+from app.storage.database import driver_of
 from app.storage.paging import PageRequest
 
 if TYPE_CHECKING:
@@ -150,8 +151,7 @@ class PositionEvents(Direct):
         values += [] if scope == ALL_INSTITUTIONS else [scope]
         sql = connection.sql(scope, request, direction)
         async with context.reading() as reading:
-            raw = await reading.get_raw_connection()
-            rows = await raw.driver_connection.fetch(sql, *values)  # type: ignore[union-attr]
+            rows = await (await driver_of(reading)).fetch(sql, *values)
         found: dict[tuple[str, int], list[Any]] = {
             parent: list(group) for parent, group in itertools.groupby(rows, key=itemgetter("parent", "upto"))
         }

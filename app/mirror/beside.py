@@ -168,4 +168,4 @@ def _owners(rows: Sequence[Row]) -> set[str]:
 def _erased(key: tuple[str, ...], rows: Sequence[Row]) -> list[str]:
     """Which personal values of an event are gone; all of them where the row is."""
     values: Named | None = next((parse_json(row.text) for row in rows if row.key == key), None)  # type: ignore[assignment]
-    return [part for part in PERSONAL_PARTS if values is None or values[f"{part}_salt"] is None]
+    return [part for part in PERSONAL_PARTS if values is None or values[part] is None]

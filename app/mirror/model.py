@@ -39,6 +39,8 @@ class Table:
 
 
 INSTITUTIONS = Table("institutions", (("id", "text"),), owner="id")
+INSTITUTION_KEYS = Table("institution_keys", (("institution_id", "text"),))
+HOLDERS = Table("holders")
 TEMPLATES = Table("asset_templates")
 ASSETS = Table("assets")
 POLICIES = Table("policies")
@@ -48,6 +50,8 @@ AUDIT = Table("audit_events", (("occurred_at", "timestamptz"), ("id", "text")), 
 TABLES = (
     INSTITUTIONS,
     Table("api_keys"),
+    INSTITUTION_KEYS,
+    HOLDERS,
     TEMPLATES,
     ASSETS,
     POLICIES,
@@ -81,6 +85,7 @@ OTHERWISE: Mapping[str, str] = {
     "leases": "not at all: they belong to running processes",
     "mirror_queue": "not at all: it is what waits to be copied",
     "mirror_copy": "not at all: it is the copy's own",
+    "master_keys": "not at all: what is sealed names the key that opens it",
     "rate_buckets": "not at all: a bucket without a row is full",
     "alembic_version": "not at all: both sides are migrated, and compared by it",
 }

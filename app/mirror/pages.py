@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from app.kit.canonical import Json, parse_json
-from app.ledger import spelling, transfer
-from app.ledger.model import Commitments, Event, Personal, Salts
+from app.kit.canonical import parse_json
+from app.ledger import sealed, spelling, transfer
+from app.ledger.model import Commitments, Event
 from app.mirror import source
 from app.mirror.model import (
     ASSETS,
+    HOLDERS,
+    INSTITUTION_KEYS,
     INSTITUTIONS,
     LOST_HISTORY,
     PERSONAL,
@@ -18,6 +20,7 @@ from app.mirror.model import (
     Table,
 )
 from app.mirror.store import Copy
+from app.personal.service import Holders
 from app.positions.lifecycle import Lifecycle
 from app.positions.model import Held, Position, opened
 from app.positions.rows import COLUMNS, PositionRows, position_of
@@ -34,10 +37,13 @@ Keys = dict[Table, set[tuple[str, ...]]]
 class Pages:
     """One per follower. It remembers which rows it has brought over, so that it need not ask for each event."""
 
-    def __init__(self, database: Database, lifecycles: Mapping[tuple[str, int], Lifecycle]) -> None:
+    def __init__(
+        self, database: Database, lifecycles: Mapping[tuple[str, int], Lifecycle], holders: Holders
+    ) -> None:
         self._database = database
         self._lifecycles = lifecycles
-        self._rows = PositionRows(lifecycles)
+        self._holders = holders
+        self._rows = PositionRows(lifecycles, holders)
         self._known: set[tuple[str, tuple[str, ...]]] = set()
 
     async def copy(self, copy: Copy, events: Sequence[Event], token: int) -> None:
@@ -51,11 +57,18 @@ class Pages:
                 (event.institution_id, event.id) for event in events if event.commitments != Commitments()
             ]
             personal = await source.rows(driver, PERSONAL, keys) if keys else []
+            values = await sealed.fetch(driver, self._holders, [key[1] for key in keys])
+            named = _named(personal)
+            if named:
+                owners = sorted({(owner,) for owner, _holder_id in named})
+                rows[INSTITUTION_KEYS] = await source.rows(driver, INSTITUTION_KEYS, owners)
+                rows[HOLDERS] = await source.rows(driver, HOLDERS, sorted(named))
         epochs = await new_epochs(self._database, copy)
-        holders = _holders(events, personal)
+        _check_personal(events, values)
+        holders = {row.key[1]: _holder_id(row) for row in personal}
         async with copy.page(token, {event.institution_id for event in events}) as driver:
             await copy.add_epochs(driver, epochs)
-            for table in NAMED:
+            for table in (*NAMED, INSTITUTION_KEYS, HOLDERS):
                 if rows.get(table):
                     await copy.put(driver, table, rows[table])
             await transfer.adopt(driver, events)
@@ -131,29 +144,26 @@ def _opened(event: Event, holder: str | None) -> Position:
         raise NotACopy(f"the data of event {event.global_sequence} does not say what was agreed on") from None
 
 
-def _holders(events: Sequence[Event], personal: Sequence[Row]) -> dict[str, str | None]:
-    """The holder that each event names; raises `NotACopy` for values that are not those it committed to."""
-    by_id = {event.id: event for event in events}
-    holders = {}
-    for row in personal:
-        event, values = by_id[row.key[1]], parse_json(row.text)
-        assert isinstance(values, Mapping), "a row is an object"
-        kept = Personal(values["holder_reference"], values["reason"], values["metadata"])  # type: ignore[arg-type]
-        salts = Salts(*(_bytes(values[f"{name}_salt"]) for name in ("holder", "reason", "metadata")))
-        found, sealed = spelling.commitments(kept, salts), event.commitments
-        for name, value in (
-            ("holder", kept.holder_reference),
-            ("reason", kept.reason),
-            ("metadata", kept.metadata),
-        ):
-            is_erased = value is None and getattr(salts, name) is None
-            if not is_erased and getattr(found, name) != getattr(sealed, name):
+def _check_personal(events: Sequence[Event], values: Mapping[str, sealed.Opened]) -> None:
+    """Raises `NotACopy` for values that are not those their event committed to; what was erased is nothing."""
+    for event in events:
+        personal, salts = values.get(event.id, (sealed.NOTHING, sealed.NO_SALTS))
+        found = spelling.commitments(personal, salts)
+        for name in sealed.PARTS:
+            kept = getattr(found, name)
+            if kept is not None and kept != getattr(event.commitments, name):
                 raise NotACopy(
                     f"the {name} kept for event {event.global_sequence} is not the one it committed to"
                 )
-        holders[event.id] = kept.holder_reference
-    return holders
 
 
-def _bytes(value: Json) -> bytes | None:
-    return None if value is None else bytes.fromhex(str(value).removeprefix("\\x"))
+def _named(personal: Sequence[Row]) -> set[tuple[str, str]]:
+    """The holders that rows of personal values name."""
+    return {(row.key[0], holder_id) for row in personal if (holder_id := _holder_id(row)) is not None}
+
+
+def _holder_id(row: Row) -> str | None:
+    values = parse_json(row.text)
+    assert isinstance(values, Mapping), "a row is an object"
+    found = values["holder_id"]
+    return None if found is None else str(found)

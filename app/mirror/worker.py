@@ -15,6 +15,7 @@ from app.mirror.beside import Beside
 from app.mirror.model import LOST_HISTORY, NotACopy
 from app.mirror.pages import Pages
 from app.mirror.store import Broken, Copy
+from app.personal.service import Holders
 from app.positions.lifecycle import Lifecycle
 from app.settings import Settings
 from app.storage.database import CONNECTION_LOST, Database, DatabaseRole
@@ -37,11 +38,12 @@ class Mirror(Follower):
         url: str,
         settings: Settings,
         lifecycles: Mapping[tuple[str, int], Lifecycle],
+        holders: Holders,
     ) -> None:
         self._database = database
         self._url = url
         self._settings = settings
-        self._pages = Pages(database, lifecycles)
+        self._pages = Pages(database, lifecycles, holders)
         self._beside = Beside(database)
         self._copy: Copy | None = None
         self._lease: Lease | None = None

@@ -89,7 +89,14 @@ class Aggregates:
                 None if as_of is None else await place_of(context, reading, as_of, _only_one(context, tests))
             )
             rows = await reads.summarise(
-                reading, context.scope, tests, names, time_zone, GROUPS_MAX + 1, place
+                reading,
+                context.scope,
+                context.holders,
+                tests,
+                names,
+                time_zone,
+                GROUPS_MAX + 1,
+                place,
             )
         if len(rows) > GROUPS_MAX:
             raise BadRequest(f"more than {GROUPS_MAX} groups: narrow `where` or group by less")

@@ -17,6 +17,8 @@ from app.positions.lifecycle import Circumstances, Intent, Lifecycle
 from app.positions.model import Held, Position, State
 from app.principal import Role
 
+ERASED = "the holder was erased: nothing personal can be kept any more; leave out reason and metadata"
+
 
 def policy_fact(institution_id: str, region: str) -> Fact:
     """The policy that is current for an institution in a region."""
@@ -98,6 +100,7 @@ class CreatePosition(Command):
             id=self.position_id,
             institution_id=self.institution_id,
             asset_id=self.asset_id,
+            holder_id=None,
             holder_reference=self.personal.holder_reference,
             external_reference=self.external_reference,
             currency=self.currency,
@@ -188,6 +191,10 @@ class MovePosition(Command):
                 f"the position is at version {position.version}, not {self.expected_version}: read it again",
                 "expectedVersion",
             )
+        if self.personal != Personal() and held.holder is None:
+            return Problem(
+                ErrorCode.VALIDATION_FAILED, ERASED, "reason" if self.personal.reason else "metadata"
+            )
         lifecycle = self.lifecycles[position.lifecycle_name, position.lifecycle_version]
         policy = view.facts.get(policy_fact(self.institution_id, held.region))
         verdicts = policies.judge(policy, amount=position.amount, currency=position.currency)
@@ -203,7 +210,7 @@ class MovePosition(Command):
             stage=draft.new_stage,
             version=draft.position_version,
         )
-        return Accepted(Held(after, held.template_id, held.region), self.position_id, draft)
+        return Accepted(replace(held, position=after), self.position_id, draft)
 
     def _draft(
         self,
@@ -236,4 +243,5 @@ class MovePosition(Command):
             evidence=step.evidence,
             occurred_at=self.occurred_at,
             personal=self.personal,
+            holder=held.holder,
         )

@@ -68,12 +68,14 @@ class Query:
         if as_of is None:
             return await node(context, str(id))
         async with context.reading() as reading:
-            found = (await reads.fetch_many(reading, context.scope, [str(id)])).get(str(id))
+            found = (await reads.fetch_many(reading, context.scope, context.holders, [str(id)])).get(str(id))
             if found is None:
                 return None
             place = await place_of(context, reading, as_of, found.institution_id)
             lifecycles = context.services.lifecycles
-            then = await reads.fetch_as_of(reading, context.scope, str(id), place, lifecycles)
+            then = await reads.fetch_as_of(
+                reading, context.scope, context.holders, str(id), place, lifecycles
+            )
         return None if then is None else Position.of(then, past=True)
 
     @strawberry.field(
@@ -93,7 +95,7 @@ class Query:
         context, tests = info.context, conditions(where)
         request, order = context.page(first, after, last, before), order_of(context, order_by, tests)
         async with context.reading() as reading:
-            page = await reads.fetch_list(reading, context.scope, tests, order, request)
+            page = await reads.fetch_list(reading, context.scope, context.holders, tests, order, request)
         return connection(page, Position.of, partial(_count, context, tests))
 
     @strawberry.field(permission_classes=[may(Scope.READ)], description="The currencies amounts can have.")
@@ -133,7 +135,7 @@ async def node(context: Context, id: str) -> Position | None:
 async def position_by_id(context: Context, ids: Sequence[str]) -> Mapping[str, Position]:
     """Loads positions."""
     async with context.reading() as reading:
-        found = await reads.fetch_many(reading, context.scope, ids)
+        found = await reads.fetch_many(reading, context.scope, context.holders, ids)
     return {key: Position.of(model) for key, model in found.items()}
 
 
@@ -160,7 +162,9 @@ async def positions_of_asset(
     """Loads a page of the positions of each asset."""
     order = reads.order(order_by[0], descending=order_by[1])
     async with context.reading() as reading:
-        return await reads.fetch_each(reading, context.scope, asset_ids, tests, order, request)
+        return await reads.fetch_each(
+            reading, context.scope, context.holders, asset_ids, tests, order, request
+        )
 
 
 async def positions_count_of_asset(
@@ -168,7 +172,7 @@ async def positions_count_of_asset(
 ) -> Mapping[str, int]:
     """Loads how many positions each asset has."""
     async with context.reading() as reading:
-        return await reads.count_of_each(reading, context.scope, asset_ids, tests)
+        return await reads.count_of_each(reading, context.scope, context.holders, asset_ids, tests)
 
 
 async def policy_verdicts(
@@ -216,4 +220,4 @@ def of_one_institution(context: Context, tests: Conditions) -> bool:
 
 async def _count(context: Context, tests: Conditions) -> int:
     async with context.reading() as reading:
-        return await reads.count_list(reading, context.scope, tests)
+        return await reads.count_list(reading, context.scope, context.holders, tests)

@@ -9,7 +9,7 @@ import strawberry
 
 from app.engine.connection import OrderDirection
 from app.engine.enums import describe
-from app.engine.filters import DecimalFilter, IDFilter, TextFilter, TimeFilter, WordFilter
+from app.engine.filters import DecimalFilter, IDFilter, SealedFilter, TextFilter, TimeFilter, WordFilter
 from app.engine.scalars import JsonObject, Long
 from app.kit.canonical import Json
 from app.positions.lifecycle import Intent
@@ -76,7 +76,7 @@ class PositionWhere:
     id: IDFilter | None = strawberry.field(default=None, description="The position's id.")
     institution_id: IDFilter | None = strawberry.field(default=None, description="The institution's id.")
     asset_id: IDFilter | None = strawberry.field(default=None, description="The asset's id.")
-    holder_reference: TextFilter | None = strawberry.field(default=None, description="The holder.")
+    holder_reference: SealedFilter | None = strawberry.field(default=None, description="The holder.")
     external_reference: TextFilter | None = strawberry.field(
         default=None, description="The external reference."
     )
@@ -92,6 +92,18 @@ class PositionWhere:
     )
     created_at: TimeFilter | None = strawberry.field(default=None, description="When it was opened.")
     expires_at: TimeFilter | None = strawberry.field(default=None, description="Its deadline.")
+
+
+@strawberry.input(description="A holder to erase.")
+class EraseHolderInput:
+    """Named as their positions name them."""
+
+    holder_reference: str = strawberry.field(
+        description="Your own name for the holder, exactly. It is written nowhere."
+    )
+    institution_id: strawberry.ID | None = strawberry.field(
+        default=None, description="Whose holder; needed as root, else the asker's own institution."
+    )
 
 
 @strawberry.input(

@@ -77,7 +77,7 @@ class Subscription:
         """One position; one that is not there is an error, so that nobody waits in vain."""
         context = info.context
         async with context.reading() as reading:
-            if not await reads.fetch_many(reading, context.scope, [str(id)]):
+            if not await reads.fetch_many(reading, context.scope, context.holders, [str(id)]):
                 raise BadRequest("there is no such position")
         await context.renew()
         tests = (Condition("id", "eq", str(id)),)
@@ -116,7 +116,9 @@ async def _initial(context: Context, tests: Conditions) -> tuple[str, list[Posit
     order = reads.order("CREATED", descending=False, alone=of_one_institution(context, tests))
     async with context.reading() as reading:
         head = await service.head(reading, context.scope, context.services.tail.epochs)
-        page = await reads.fetch_list(reading, context.scope, tests, order, PageRequest(INITIAL_MAX))
+        page = await reads.fetch_list(
+            reading, context.scope, context.holders, tests, order, PageRequest(INITIAL_MAX)
+        )
     await context.renew()
     if page.has_next:
         raise BadRequest(
@@ -128,7 +130,9 @@ async def _initial(context: Context, tests: Conditions) -> tuple[str, list[Posit
 
 async def _as_of(context: Context, event: Event) -> PositionModel:
     async with context.reading() as reading:
-        found = (await reads.fetch_many(reading, context.scope, [event.position_id])).get(event.position_id)
+        found = (await reads.fetch_many(reading, context.scope, context.holders, [event.position_id])).get(
+            event.position_id
+        )
     if found is None:
         raise Unavailable("a position of the ledger cannot be read; this server needs its operator")
     lifecycle = context.services.lifecycles[event.lifecycle_name, event.lifecycle_version]

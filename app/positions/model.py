@@ -6,6 +6,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from app.ledger.model import Balances, Effect, Event
+from app.personal.model import Holder
 
 
 class State(StrEnum):
@@ -35,6 +36,8 @@ class Position:
     id: str
     institution_id: str
     asset_id: str
+    # The holder as the server knows them, also when what the institution calls them has been erased.
+    holder_id: str | None
     holder_reference: str | None
     external_reference: str | None
     currency: str
@@ -58,6 +61,8 @@ class Held:
     position: Position
     template_id: str
     region: str
+    # Whose personal values can still be kept; None for somebody new, and once they were erased.
+    holder: Holder | None = None
 
 
 def stamped(position: Position, event: Event, *, closed: bool) -> Position:
@@ -74,7 +79,7 @@ def stamped(position: Position, event: Event, *, closed: bool) -> Position:
     )
 
 
-def opened(event: Event, holder_reference: str | None = None) -> Position:
+def opened(event: Event, holder_id: str | None = None) -> Position:
     """The position that a creation opened; raises `KeyError` or `ValueError` for other data than a creation's."""
     data = event.data
     expires, reference = data["expiresAt"], data["externalReference"]
@@ -82,7 +87,8 @@ def opened(event: Event, holder_reference: str | None = None) -> Position:
         id=event.position_id,
         institution_id=event.institution_id,
         asset_id=str(data["assetId"]),
-        holder_reference=holder_reference,
+        holder_id=holder_id,
+        holder_reference=None,
         external_reference=None if reference is None else str(reference),
         currency=event.currency,
         amount=Decimal(str(data["amount"])),

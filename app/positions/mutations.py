@@ -225,7 +225,9 @@ async def _command(context: Context, move: Move) -> Command:
 async def _owner(context: Context, position_id: str) -> str:
     """Whose position it is, for root, who names none."""
     async with context.reading() as reading:
-        found = (await reads.fetch_many(reading, context.scope, [position_id])).get(position_id)
+        found = (await reads.fetch_many(reading, context.scope, context.holders, [position_id])).get(
+            position_id
+        )
     await context.renew()
     if found is None:
         raise NotFound("position", "id")

@@ -1,11 +1,14 @@
 """Locks, facts and bulk writes of position rows, inside the writer's transaction."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from app.ledger.model import Balances, Event
 from app.ledger.writer import Subject
 from app.ledger.writer.contract import Fact
+from app.personal.model import Envelope, Holder
+from app.personal.service import Holders
 from app.policies import service as policies
 from app.positions.lifecycle import Lifecycle
 from app.positions.model import Held, Position, State, stamped
@@ -15,7 +18,7 @@ COLUMNS = (
     "institution_id",
     "id",
     "asset_id",
-    "holder_reference",
+    "holder_id",
     "external_reference",
     "currency",
     "amount",
@@ -34,8 +37,9 @@ COLUMNS = (
     "closed_at",
 )
 SELECT = f"""
-SELECT {", ".join("p." + column for column in COLUMNS)}, t.id AS template_id, t.region
+SELECT {", ".join("p." + column for column in COLUMNS)}, t.id AS template_id, t.region, h.reference, h.data_key
 FROM positions p
+LEFT JOIN holders h ON h.institution_id = p.institution_id AND h.id = p.holder_id
 JOIN assets a ON a.institution_id = p.institution_id AND a.id = p.asset_id
 JOIN asset_templates t ON t.institution_id = a.institution_id AND t.id = a.template_id
 WHERE p.id = ANY($1::text[])
@@ -78,13 +82,14 @@ Lifecycles = Mapping[tuple[str, int], Lifecycle]
 class PositionRows(Subject):
     """What the positions slice registers with the writer."""
 
-    def __init__(self, lifecycles: Lifecycles) -> None:
+    def __init__(self, lifecycles: Lifecycles, holders: Holders) -> None:
         self._lifecycles = lifecycles
+        self._holders = holders
 
     async def lock(self, connection: Driver, ids: Sequence[str], *, wait: bool) -> Mapping[str, Held]:
         """Lock positions in id order; without `wait`, those that others hold are left out."""
         rows = await connection.fetch(LOCK if wait else f"{LOCK} SKIP LOCKED", ids)
-        return {row["id"]: _held(row) for row in rows}
+        return await self._held(connection, rows)
 
     async def existing(self, connection: Driver, ids: Sequence[str]) -> frozenset[str]:
         """Which of them exist."""
@@ -92,7 +97,7 @@ class PositionRows(Subject):
 
     async def fetch(self, connection: Driver, ids: Sequence[str]) -> Mapping[str, Held]:
         """Positions as they are."""
-        return {row["id"]: _held(row) for row in await connection.fetch(SELECT, ids)}
+        return await self._held(connection, await connection.fetch(SELECT, ids))
 
     async def read(self, connection: Driver, facts: Sequence[Fact]) -> Mapping[Fact, Any]:
         """Current policies, and the carriers of external references."""
@@ -122,20 +127,41 @@ class PositionRows(Subject):
             await connection.execute(UPDATE, *_columns(map(_update_values, updates)))
         return written
 
+    def given(self, row: Held, holder: Holder) -> Held:
+        """The new position of that holder."""
+        return replace(row, position=replace(row.position, holder_id=holder.id), holder=holder)
+
     def as_of(self, row: Held, event: Event) -> Held:
         """The position as that event left it."""
         lifecycle = self._lifecycles[event.lifecycle_name, event.lifecycle_version]
         position = stamped(row.position, event, closed=lifecycle.is_terminal(event.new_stage))
-        return Held(position, row.template_id, row.region)
+        return Held(position, row.template_id, row.region, row.holder)
+
+    async def _held(self, connection: Driver, rows: Sequence[Named]) -> dict[str, Held]:
+        await self._holders.ready(connection, {row["institution_id"] for row in rows})
+        return {row["id"]: self._one(row) for row in rows}
+
+    def _one(self, row: Named) -> Held:
+        envelope = envelope_of(row)
+        cipher = self._holders.cipher(envelope)
+        position = position_of(row, self._holders.reference(envelope))
+        holder = None if cipher is None else Holder(envelope.id, cipher)
+        return Held(position, row["template_id"], row["region"], holder)
 
 
-def position_of(row: Named) -> Position:
-    """The position a row spells."""
+def envelope_of(row: Named) -> Envelope:
+    """The holder that a row of positions and holders names."""
+    return Envelope(row["institution_id"], row["holder_id"], row["reference"], row["data_key"])
+
+
+def position_of(row: Named, holder_reference: str | None = None) -> Position:
+    """The position a row spells; what its holder is called stands elsewhere."""
     return Position(
         id=row["id"],
         institution_id=row["institution_id"],
         asset_id=row["asset_id"],
-        holder_reference=row["holder_reference"],
+        holder_id=row["holder_id"],
+        holder_reference=holder_reference,
         external_reference=row["external_reference"],
         currency=row["currency"],
         amount=row["amount"],
@@ -152,10 +178,6 @@ def position_of(row: Named) -> Position:
     )
 
 
-def _held(row: Named) -> Held:
-    return Held(position_of(row), row["template_id"], row["region"])
-
-
 def _columns(rows: Any) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
@@ -166,7 +188,7 @@ def _insert_values(position: Position) -> tuple[Any, ...]:
         position.institution_id,
         position.id,
         position.asset_id,
-        position.holder_reference,
+        position.holder_id,
         position.external_reference,
         position.currency,
         position.amount,

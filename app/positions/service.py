@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from app.assets.model import Asset, AssetTemplate
 from app.assets.objects import check_object
+from app.audit import service as audit
+from app.audit.model import Action
 from app.errors import Invalid, NotFound
 from app.kit import chain, money
 from app.kit.canonical import Json, canonical_json
@@ -14,6 +17,7 @@ from app.kit.ids import Ids, is_id
 from app.kit.money import CURRENCIES, BadAmount, Currency, plain
 from app.kit.text import BadText, check_name, check_text
 from app.ledger.model import Actor, Key, Personal
+from app.personal.service import Holders
 from app.positions.commands import CreatePosition, MovePosition
 from app.positions.lifecycle import Intent, Lifecycle
 from app.positions.model import (
@@ -23,6 +27,10 @@ from app.positions.model import (
     REFERENCE_LENGTH_MAX,
 )
 from app.principal import Principal
+from app.storage.database import driver_of
+
+if TYPE_CHECKING:
+    from app.audit.service import Work
 
 OCCURRED_AHEAD_MAX = timedelta(minutes=5)
 
@@ -154,6 +162,31 @@ def move(asker: Asker, wanted: Move, institution_id: str) -> MovePosition:
         expected_version=wanted.expected_version,
         occurred_at=_occurred(asker, wanted.occurred_at),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """A holder who is no more: the id that stays, and of how many events values went."""
+
+    holder_id: str
+    events: int
+
+
+async def erase_holder(work: "Work", institution_id: str, holders: Holders, reference: str) -> Erased:
+    """Destroy the key of a holder and what it sealed; raises `NotFound` when nobody is called so (any more)."""
+    _text(reference, REFERENCE_LENGTH_MAX, "holderReference")
+    found = await holders.erase(await driver_of(work.connection), institution_id, reference)
+    if found is None:
+        raise NotFound("holder", "holderReference")
+    await audit.record(
+        work,
+        action=Action.HOLDER_ERASED,
+        resource_type="holder",
+        resource_id=found[0],
+        institution_id=institution_id,
+        payload={"events": found[1]},
+    )
+    return Erased(*found)
 
 
 def _currency(code: str) -> Currency:

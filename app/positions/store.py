@@ -3,14 +3,30 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Integer, Row, Select, Table, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Integer,
+    LargeBinary,
+    Row,
+    Select,
+    Table,
+    Text,
+    any_,
+    cast,
+    func,
+    select,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from app.kit import money
-from app.positions.model import DEADLINE_MAX, Position
-from app.positions.rows import COLUMNS, position_of
+from app.personal.store import holders
+from app.positions.model import DEADLINE_MAX
+from app.positions.rows import COLUMNS
 from app.storage.conditions import Condition, narrow, within
+from app.storage.database import Named
 from app.storage.paging import Order, Page, PageRequest, count, count_each, fetch_page, fetch_page_each
 from app.storage.tables import Id, Moment, Money, Word, metadata
 
@@ -20,7 +36,7 @@ positions = Table(
     Column("institution_id", Id, primary_key=True),
     Column("id", Id, primary_key=True),
     Column("asset_id", Id, nullable=False),
-    Column("holder_reference", Word),
+    Column("holder_id", Id),
     Column("external_reference", Word),
     Column("currency", Word, nullable=False),
     Column("amount", Money, nullable=False),
@@ -41,6 +57,10 @@ positions = Table(
     Column("closed_at", Moment),
 )
 t = positions.c
+h = holders
+
+# What a test on a holder's reference becomes: the pairs of (institution, blind index) that it stands for.
+HOLDER_BLINDS = "holder_blinds"
 
 ORDERS: Mapping[str, tuple[Any, ...]] = {
     "CREATED": (t.created_at, t.id),
@@ -59,7 +79,6 @@ def fields(c: Columns) -> Mapping[str, ColumnElement[Any]]:
         "id": c.id,
         "institution_id": c.institution_id,
         "asset_id": c.asset_id,
-        "holder_reference": c.holder_reference,
         "external_reference": c.external_reference,
         "currency": c.currency,
         "amount": c.amount_key,
@@ -78,17 +97,18 @@ def order(name: str, *, descending: bool, alone: bool = True) -> Order:
     return Order("positions.id", (t.id,), descending=descending)
 
 
-async def fetch_many(connection: AsyncConnection, scope: str, ids: Sequence[str]) -> Mapping[str, Position]:
-    """Positions by id; those of others are not there."""
-    rows = await connection.execute(_select(scope).where(t.id.in_(ids)))
-    return {row.id: _model(row) for row in rows}
+async def fetch_many(connection: AsyncConnection, scope: str, ids: Sequence[str]) -> Sequence[Named]:
+    """Positions by id, with their holders; those of others are not there."""
+    rows = await connection.execute(_with_holders(_select(scope)).where(t.id.in_(ids)))
+    return [row._mapping for row in rows]
 
 
 async def fetch_list(
     connection: AsyncConnection, scope: str, conditions: Conditions, order: Order, request: PageRequest
-) -> Page[Position]:
-    """One page of the positions that pass."""
-    return await fetch_page(connection, _narrowed(scope, conditions), order, request, _model)
+) -> Page[Named]:
+    """One page of the positions that pass, with their holders."""
+    statement = _with_holders(_narrowed(scope, conditions))
+    return await fetch_page(connection, statement, order, request, _mapping)
 
 
 async def count_list(connection: AsyncConnection, scope: str, conditions: Conditions) -> int:
@@ -103,10 +123,10 @@ async def fetch_each(
     conditions: Conditions,
     order: Order,
     request: PageRequest,
-) -> Mapping[str, Page[Position]]:
-    """One page of the positions of each asset."""
-    statement = _narrowed(scope, conditions)
-    return await fetch_page_each(connection, asset_ids, t.asset_id, statement, order, request, _model)
+) -> Mapping[str, Page[Named]]:
+    """One page of the positions of each asset, with their holders."""
+    statement = _with_holders(_narrowed(scope, conditions))
+    return await fetch_page_each(connection, asset_ids, t.asset_id, statement, order, request, _mapping)
 
 
 async def count_of_each(
@@ -120,8 +140,40 @@ def _select(scope: str) -> Select[Any]:
     return within(select(*(positions.c[name] for name in COLUMNS)), t.institution_id, scope)
 
 
+def _with_holders(statement: Select[Any]) -> Select[Any]:
+    joined = positions.outerjoin(h, (h.c.institution_id == t.institution_id) & (h.c.id == t.holder_id))
+    return statement.add_columns(h.c.reference, h.c.data_key).select_from(joined)
+
+
+def passing(statement: Select[Any], c: Columns, conditions: Conditions) -> Select[Any]:
+    """`statement` with every condition; holders are found by their blind indexes."""
+    plain = tuple(test for test in conditions if test.field != HOLDER_BLINDS)
+    statement = narrow(statement, fields(c), spelled(plain))
+    for test in conditions:
+        if test.field == HOLDER_BLINDS:
+            statement = statement.where(_held_for(c, test.value))
+    return statement
+
+
+def _held_for(c: Columns, pairs: Sequence[tuple[str, bytes]]) -> ColumnElement[bool]:
+    wanted = (
+        func.unnest(
+            cast([institution_id for institution_id, _ in pairs], ARRAY(Text(collation="C"))),
+            cast([blind for _, blind in pairs], ARRAY(LargeBinary)),
+        )
+        .table_valued("institution_id", "blind")
+        .render_derived(name="wanted")
+    )
+    found = select(h.c.id).join(
+        wanted, (h.c.institution_id == wanted.c.institution_id) & (h.c.blind == wanted.c.blind)
+    )
+    # As an array, so that it is asked for first and the index on positions serves.
+    passes: ColumnElement[bool] = c.holder_id == any_(func.array(found.scalar_subquery()))
+    return passes
+
+
 def _narrowed(scope: str, conditions: Conditions) -> Select[Any]:
-    statement = narrow(_select(scope), fields(t), spelled(conditions))
+    statement = passing(_select(scope), t, conditions)
     states = [set(_values(c)) for c in conditions if c.field == "state"]
     if states and set.intersection(*states) <= OPEN_STATES:
         # Lets the partial index on open positions serve.
@@ -145,5 +197,5 @@ def _values(condition: Condition) -> Sequence[str]:
     return condition.value if condition.operator == "in" else [condition.value]
 
 
-def _model(row: Row[Any]) -> Position:
-    return position_of(row._mapping)
+def _mapping(row: Row[Any]) -> Named:
+    return row._mapping

@@ -1,18 +1,20 @@
 """Positions counted and summed up, as they are or as they were."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import ColumnElement, Subquery, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.kit import money
 from app.ledger.past import Place, last_event
-from app.positions.store import Columns, Conditions, fields, positions, spelled
-from app.storage.conditions import narrow, within
+from app.positions.store import Columns, Conditions, passing, positions
+from app.storage.conditions import within
 
 t = positions.c
+SUMS = ("amount", "funded", "released", "refunded", "held")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,8 @@ class SummaryRow:
     """One group of positions in one currency."""
 
     keys: Mapping[str, Any]
+    # Whose it is, where it is of one institution alone: holders are known within theirs.
+    institution_id: str | None
     currency: str
     count: int
     amount: Decimal
@@ -44,14 +48,18 @@ async def summarise(
     """
     c = positions.c if place is None else _as_of(place).c
     keys = [grouping(c, name, zone).label(f"key_{name}") for name in groups]
-    sums = [func.sum(c[name]).label(name) for name in ("amount", "funded", "released", "refunded", "held")]
-    statement = within(select(*keys, c.currency, func.count().label("n"), *sums), c.institution_id, scope)
-    statement = narrow(statement, fields(c), spelled(conditions))
-    statement = statement.group_by(*keys, c.currency).order_by(*keys, c.currency).limit(limit)
+    owner = [c.institution_id.label("owner")] if "HOLDER" in groups else []
+    sums = [func.sum(c[name]).label(name) for name in SUMS]
+    statement = within(
+        select(*keys, *owner, c.currency, func.count().label("n"), *sums), c.institution_id, scope
+    )
+    statement = passing(statement, c, conditions)
+    statement = statement.group_by(*keys, *owner, c.currency).order_by(*keys, c.currency).limit(limit)
     rows = (await connection.execute(statement)).all()
     return [
         SummaryRow(
             {name: row._mapping[f"key_{name}"] for name in groups},
+            row.owner if owner else None,
             row.currency,
             row.n,
             row.amount,
@@ -64,6 +72,29 @@ async def summarise(
     ]
 
 
+def by_name(rows: Sequence[SummaryRow], names: Mapping[str, str | None]) -> list[SummaryRow]:
+    """Groups of holders by what they are called, in that order; those without a name any more are one group."""
+    found: dict[tuple[Any, ...], SummaryRow] = {}
+    for row in rows:
+        named = replace(row, keys={**row.keys, "HOLDER": names.get(row.keys["HOLDER"])}, institution_id=None)
+        place = (*named.keys.values(), named.currency)
+        before = found.get(place)
+        found[place] = named if before is None else _together(before, named)
+    return sorted(
+        found.values(), key=lambda row: [(key is None, key) for key in (*row.keys.values(), row.currency)]
+    )
+
+
+def _together(one: SummaryRow, other: SummaryRow) -> SummaryRow:
+    return SummaryRow(
+        one.keys,
+        None,
+        one.currency,
+        one.count + other.count,
+        *(money.add(getattr(one, name), getattr(other, name)) for name in SUMS),
+    )
+
+
 def grouping(c: Columns, name: str, zone: str) -> ColumnElement[Any]:
     """The column that a named group of a summary is made of; days are days of `zone`."""
     local = func.timezone(zone, c.created_at)
@@ -71,7 +102,7 @@ def grouping(c: Columns, name: str, zone: str) -> ColumnElement[Any]:
         "STATE": c.state,
         "STAGE": c.stage,
         "ASSET": c.asset_id,
-        "HOLDER": c.holder_reference,
+        "HOLDER": c.holder_id,
         "INSTITUTION": c.institution_id,
         "CREATED_DAY": func.to_char(local, "YYYY-MM-DD"),
         "CREATED_MONTH": func.to_char(local, "YYYY-MM"),
@@ -86,7 +117,7 @@ def _as_of(place: Place) -> Subquery:
         "institution_id",
         "id",
         "asset_id",
-        "holder_reference",
+        "holder_id",
         "external_reference",
         "currency",
         "amount",

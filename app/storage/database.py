@@ -214,6 +214,14 @@ def _lost(error: DBAPIError) -> bool:
     return error.connection_invalidated or isinstance(error, known) or isinstance(cause, CONNECTION_LOST)
 
 
+async def driver_of(connection: AsyncConnection) -> Driver:
+    """The driver's own connection beneath, in the same transaction."""
+    raw = await connection.get_raw_connection()
+    assert raw.driver_connection is not None, "a connection in use has a driver"
+    found: Driver = raw.driver_connection
+    return found
+
+
 async def take_role(
     connection: Driver, role: DatabaseRole, scope: Iterable[str], *, seconds: float = STATEMENT_SECONDS_MAX
 ) -> None:

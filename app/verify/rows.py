@@ -6,20 +6,24 @@ from typing import Any
 
 from app.kit import money
 from app.ledger import spelling
-from app.ledger.model import Commitments, Event, Personal, Salts
+from app.ledger.model import Commitments, Event
+from app.ledger.sealed import PARTS, envelope_of, opened
+from app.personal.model import CannotOpen, Envelope
+from app.personal.service import Holders
 from app.positions.model import Position
 from app.storage.database import Named
 from app.verify.findings import Report
 from app.verify.fold import Folded
 
 COMPARED = tuple(
-    field.name for field in fields(Position) if field.name not in ("balances", "holder_reference")
+    field.name
+    for field in fields(Position)
+    if field.name not in ("balances", "holder_id", "holder_reference")
 )
 BALANCES = ("funded", "released", "refunded", "held")
-PERSONAL = ("holder", "reason", "metadata")
 
 
-def check_position(row: Position, folded: Folded | None, holder: str | None, report: Report) -> None:
+def check_position(row: Position, folded: Folded | None, holder_id: str | None, report: Report) -> None:
     """Every column of a position, against what its events make of it; the holder against the side table."""
     if folded is None:
         report.add("positions", row.id, "no event of the ledger made it")
@@ -27,8 +31,8 @@ def check_position(row: Position, folded: Folded | None, holder: str | None, rep
     derived = folded.position
     wrong = [name for name in COMPARED if getattr(row, name) != getattr(derived, name)]
     wrong += [name for name in BALANCES if getattr(row.balances, name) != getattr(derived.balances, name)]
-    if row.holder_reference != holder:
-        wrong.append("holder_reference")
+    if row.holder_id != holder_id:
+        wrong.append("holder_id")
     if wrong:
         report.add("positions", row.id, f"does not follow from its events: {', '.join(wrong)}")
 
@@ -45,22 +49,60 @@ def check_missing(folded: Iterable[str], rows: Iterable[str], report: Report) ->
         report.add("positions", position_id, "is missing, though the ledger has its events")
 
 
-def check_personal(row: Named, event: Event | None, report: Report) -> None:
-    """The kept values, against the commitments of their event."""
+def check_personal(row: Named, event: Event | None, holders: Holders | None, report: Report) -> None:
+    """The kept values, against the commitments of their event; without keys, whether there is one for each."""
     if event is None:
         report.add("personal_data", row["event_id"], "belongs to no event")
         return
     if row["position_id"] != event.position_id:
         report.add("personal_data", event.id, "names another position than its event")
-    values = Personal(row["holder_reference"], row["reason"], row["metadata"])
-    salts = Salts(row["holder_salt"], row["reason_salt"], row["metadata_salt"])
-    kept = _by_name(spelling.commitments(values, salts))
-    given = {"holder": values.holder_reference, "reason": values.reason, "metadata": values.metadata}
-    salted = {"holder": salts.holder, "reason": salts.reason, "metadata": salts.metadata}
-    for name, commitment in _by_name(event.commitments).items():
-        nothing = given[name] is None and salted[name] is None  # never there, or erased
-        if not nothing and (commitment is None or kept[name] != commitment):
+    if row["known"] is None:
+        report.add("personal_data", event.id, "names a holder who is not there")
+        return
+    committed = _by_name(event.commitments)
+    for name in PARTS:
+        if row[name] is not None and committed[name] is None:
+            report.add(
+                "personal_data", event.id, f"its {name} is one that the ledger committed to nothing of"
+            )
+    if holders is not None:
+        _check_values(row, event, holders, report)
+
+
+def check_holder(row: Named, holders: Holders | None, report: Report) -> None:
+    """That a holder's key opens, and that they are found by what they are called."""
+    if holders is None or row["erased_at"] is not None:
+        return
+    envelope = Envelope(row["institution_id"], row["id"], row["reference"], row["data_key"])
+    try:
+        reference = holders.reference(envelope)
+    except CannotOpen:
+        report.add("holders", row["id"], "cannot be opened: it was changed, or put in another place")
+        return
+    assert reference is not None, "the database keeps all of a holder or nothing"
+    if row["blind"] != holders.blind(row["institution_id"], reference):
+        report.add("holders", row["id"], "is not found by what they are called")
+
+
+def _check_values(row: Named, event: Event, holders: Holders, report: Report) -> None:
+    try:
+        values, salts = opened(holders, row, envelope_of(row))
+    except CannotOpen:
+        report.add("personal_data", event.id, "cannot be opened: it was changed, or put in another place")
+        return
+    committed = _by_name(event.commitments)
+    for name, kept in _by_name(spelling.commitments(values, salts)).items():
+        if kept is not None and kept != committed[name]:
             report.add("personal_data", event.id, f"its {name} is not the one that the ledger committed to")
+    if values.holder_reference is not None and values.holder_reference != _called(holders, row):
+        report.add("holders", row["holder_id"], f"is not called what event {event.id} says")
+
+
+def _called(holders: Holders, row: Named) -> str | None:
+    try:
+        return holders.reference(envelope_of(row))
+    except CannotOpen:
+        return None
 
 
 def check_versions(
@@ -80,4 +122,4 @@ def committed(event: Event) -> tuple[bytes, ...]:
 
 
 def _by_name(commitments: Commitments) -> dict[str, bytes | None]:
-    return dict(zip(PERSONAL, (commitments.holder, commitments.reason, commitments.metadata), strict=True))
+    return dict(zip(PARTS, (commitments.holder, commitments.reason, commitments.metadata), strict=True))

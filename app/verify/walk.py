@@ -12,6 +12,9 @@ from app.ledger.checkpoints import Checkpoint, checkpoint_of
 from app.ledger.keeper import Keeper
 from app.ledger.model import Event
 from app.ledger.store import SELECT_EVENTS, event_of
+from app.personal.masters import Masters
+from app.personal.model import CannotOpen
+from app.personal.service import Holders
 from app.positions.rows import COLUMNS, position_of
 from app.storage.database import Driver, Named, exact_json
 from app.verify import audit, restores, rows
@@ -43,6 +46,7 @@ INSTITUTIONS = """
 SELECT named.id, i.id IS NOT NULL AS known FROM (
   SELECT id FROM institutions UNION SELECT institution_id FROM institution_heads
   UNION SELECT institution_id FROM positions UNION SELECT institution_id FROM personal_data
+  UNION SELECT institution_id FROM holders
   UNION SELECT DISTINCT institution_id FROM ledger_events
 ) AS named LEFT JOIN institutions i ON i.id = named.id ORDER BY 1
 """
@@ -53,7 +57,12 @@ POSITIONS = f"""
 SELECT {", ".join(COLUMNS)}, amount_key, expires_key = coalesce(expires_at, 'infinity') AS expires_key_follows
 FROM positions WHERE institution_id = $1 ORDER BY id
 """
-PERSONAL = "SELECT * FROM personal_data WHERE institution_id = $1 ORDER BY event_id"
+PERSONAL = """
+SELECT p.*, h.id AS known, h.reference, h.data_key FROM personal_data p
+LEFT JOIN holders h ON h.institution_id = p.institution_id AND h.id = p.holder_id
+WHERE p.institution_id = $1 ORDER BY p.event_id
+"""
+HOLDERS = "SELECT * FROM holders WHERE institution_id = $1 ORDER BY id"
 TEMPLATES = "SELECT id FROM asset_templates WHERE institution_id = $1"
 POLICIES = "SELECT id FROM policies WHERE institution_id = $1"
 LEAVES = "SELECT global_sequence, hash FROM ledger_events ORDER BY global_sequence"
@@ -67,12 +76,14 @@ async def verify(
     url: str,
     lifecycles: Lifecycles,
     *,
+    masters: Masters | None = None,
     progress: Progress = lambda _done, _all: None,
     public_key: bytes | None = None,
     kept: Sequence[Checkpoint] = (),
 ) -> Report:
     """Everything that can be proved from the database, and from checkpoints kept elsewhere.
 
+    Without `masters`, the master keys, personal values are not opened: nothing is said of what they are.
     `public_key` is the key that must have signed the checkpoints; without it each is judged by the key it names.
     `progress` is told how many of how many events have been walked.
     """
@@ -81,7 +92,8 @@ async def verify(
         await exact_json(connection)
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             await connection.execute("SET LOCAL ROLE escrowgrid_feed")
-            report = await _Walk(connection, lifecycles, progress).run(public_key, kept)
+            holders = None if masters is None else Holders(masters)
+            report = await _Walk(connection, lifecycles, progress, holders).run(public_key, kept)
             await audit.check(connection, report, public_key)
             return report
     finally:
@@ -89,7 +101,10 @@ async def verify(
 
 
 class _Walk:
-    def __init__(self, connection: Driver, lifecycles: Lifecycles, progress: Progress) -> None:
+    def __init__(
+        self, connection: Driver, lifecycles: Lifecycles, progress: Progress, holders: Holders | None
+    ) -> None:
+        self._holders = holders
         self._connection = connection
         self._lifecycles = lifecycles
         self._progress = progress
@@ -146,7 +161,9 @@ class _Walk:
                     with_personal[event.id] = event
             self._tell()
         await self._check_chain_head(institution_id, chain)
-        holders = await self._check_personal(institution_id, with_personal)
+        opener = await self._opener(institution_id)
+        await self._check_holders(institution_id, opener)
+        holders = await self._check_personal(institution_id, with_personal, opener)
         await self._check_positions(institution_id, fold, holders)
 
     async def _check_chain_head(self, institution_id: str, chain: Chain) -> None:
@@ -160,14 +177,32 @@ class _Walk:
             )
         self._report.looked_at["institution_heads"] += 1
 
-    async def _check_personal(self, institution_id: str, events: dict[str, Event]) -> dict[str, str | None]:
+    async def _opener(self, institution_id: str) -> Holders | None:
+        """What opens the institution's personal values; None where nothing does."""
+        try:
+            if self._holders is not None:
+                await self._holders.ready(self._connection, [institution_id])
+        except CannotOpen:
+            self._report.add("institution_keys", institution_id, "cannot be opened: it was changed")
+            return None
+        return self._holders
+
+    async def _check_holders(self, institution_id: str, opener: Holders | None) -> None:
+        async for record in self._stream(HOLDERS, institution_id):
+            with self._reading("holders", record["id"]):
+                rows.check_holder(record, opener, self._report)
+            self._report.looked_at["holders"] += 1
+
+    async def _check_personal(
+        self, institution_id: str, events: dict[str, Event], opener: Holders | None
+    ) -> dict[str, str | None]:
         holders: dict[str, str | None] = {}
         async for record in self._stream(PERSONAL, institution_id):
             event = events.get(record["event_id"])
             with self._reading("personal_data", record["event_id"]):
-                rows.check_personal(record, event, self._report)
+                rows.check_personal(record, event, opener, self._report)
             if event is not None and event.position_version == 1:
-                holders[event.position_id] = record["holder_reference"]
+                holders[event.position_id] = record["holder_id"]
             self._report.looked_at["personal_data"] += 1
         return holders
 

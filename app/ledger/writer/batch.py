@@ -2,17 +2,19 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from app.errors import ErrorCode, Problem
 from app.kit.ids import Ids
-from app.ledger import spelling
+from app.ledger import sealed, spelling
 from app.ledger.append import Prepared, append, prepare
-from app.ledger.model import Commitments, Event, Personal, Salts
+from app.ledger.model import Commitments, Draft, Event, Personal, Salts
 from app.ledger.store import SELECT_EVENTS, event_of
 from app.ledger.writer.contract import Accepted, Answer, Command, Row, Subject, Used, View
 from app.ledger.writer.queue import Outcome, Submission
+from app.personal.model import Holder
+from app.personal.service import Holders
 from app.storage.database import Driver
 
 KeyName = tuple[str | None, str]
@@ -24,11 +26,6 @@ USED_KEYS = f"""
 UNION ALL
 {SELECT_EVENTS} WHERE key_institution_id IS NULL AND idempotency_key = ANY($3::text[])
 """
-PERSONAL = """
-SELECT event_id, holder_reference, holder_salt, reason, reason_salt, metadata, metadata_salt FROM personal_data
-WHERE institution_id = ANY($1::text[]) AND event_id = ANY($2::text[])
-"""
-
 
 _KEY_TWICE = Problem(
     ErrorCode.IDEMPOTENCY_CONFLICT,
@@ -61,6 +58,12 @@ class Batch:
 class _Move:
     accepted: Accepted
     prepared: Prepared
+    # Of a creation, once it is known.
+    holder: Holder | None = None
+
+    @property
+    def draft(self) -> Draft:
+        return self.accepted.draft
 
 
 _Moves = list[tuple[Submission, list[_Move]]]
@@ -70,6 +73,7 @@ async def run(
     connection: Driver,
     submissions: Sequence[Submission],
     subject: Subject,
+    holders: Holders,
     ids: Ids,
     now: datetime,
     *,
@@ -82,13 +86,15 @@ async def run(
     view = View(now)
     ready = await _lock_rows(connection, submissions, subject, view, batch, wait=wait)
     # Read in statements after the locks: a lock and the facts it protects must not share a snapshot.
-    used = await _used(connection, subject, commands)
+    used = await _used(connection, subject, holders, commands)
     facts = sorted({fact for command in commands for fact in command.facts(view)}, key=repr)
     if facts:
         view.facts.update(await subject.read(connection, facts))
     moves = _decide(ready, view, used, batch, ids)
     if moves:
-        await _write(connection, subject, moves, batch)
+        await _write(
+            connection, subject, await _held(connection, subject, holders, moves, ids), holders, batch
+        )
     return batch
 
 
@@ -174,9 +180,43 @@ def _numbered(problem: Problem, place: int) -> Problem:
     )
 
 
-async def _write(connection: Driver, subject: Subject, moves: _Moves, batch: Batch) -> None:
+async def _held(connection: Driver, subject: Subject, holders: Holders, moves: _Moves, ids: Ids) -> _Moves:
+    """Find or make the holders that accepted commands name; refused ones leave nobody behind."""
+    named = [
+        (move.draft.institution_id, move.draft.personal.holder_reference)
+        for _submission, some in moves
+        for move in some
+        if move.draft.holder is None and move.draft.personal.holder_reference is not None
+    ]
+    if not named:
+        return moves
+    found = await holders.hold(connection, named, ids)
+
+    def given(move: _Move) -> _Move:
+        draft = move.draft
+        if draft.holder is not None or draft.personal.holder_reference is None:
+            return move
+        holder = found[draft.institution_id, draft.personal.holder_reference]
+        accepted = replace(move.accepted, row=subject.given(move.accepted.row, holder))
+        return _Move(accepted, move.prepared, holder)
+
+    return [(submission, [given(move) for move in some]) for submission, some in moves]
+
+
+def _sealed(holders: Holders, moves: Iterable[_Move]) -> list[sealed.Row]:
+    rows = []
+    for move in moves:
+        draft, holder = move.draft, move.holder or move.draft.holder
+        if draft.personal != sealed.NOTHING:
+            assert holder is not None, "what is personal is somebody's"
+            place = (draft.institution_id, move.prepared.event_id, draft.position_id)
+            rows.append(sealed.row_of(holders, holder, place, draft.personal, move.prepared.salts))
+    return rows
+
+
+async def _write(connection: Driver, subject: Subject, moves: _Moves, holders: Holders, batch: Batch) -> None:
     flat = [move for _submission, some in moves for move in some]
-    batch.events = await append(connection, [move.prepared for move in flat])
+    batch.events = await append(connection, [move.prepared for move in flat], _sealed(holders, flat))
     rows = await subject.write(
         connection, [(move.accepted.row, event) for move, event in zip(flat, batch.events, strict=True)]
     )
@@ -185,7 +225,9 @@ async def _write(connection: Driver, subject: Subject, moves: _Moves, batch: Bat
         batch.outcomes[submission] = [next(answers) for _move in some]
 
 
-async def _used(connection: Driver, subject: Subject, commands: Sequence[Command]) -> dict[KeyName, Used]:
+async def _used(
+    connection: Driver, subject: Subject, holders: Holders, commands: Sequence[Command]
+) -> dict[KeyName, Used]:
     tenants = [command.key for command in commands if command.key.institution_id is not None]
     roots = [command.key.value for command in commands if command.key.institution_id is None]
     rows = await connection.fetch(
@@ -195,10 +237,12 @@ async def _used(connection: Driver, subject: Subject, commands: Sequence[Command
         return {}
     events = [event_of(row) for row in rows]
     current = await subject.fetch(connection, sorted({event.position_id for event in events}))
-    personal = await connection.fetch(
-        PERSONAL, [event.institution_id for event in events], [event.id for event in events]
+    kept = await sealed.fetch(
+        connection,
+        holders,
+        [event.id for event in events],
+        sorted({event.institution_id for event in events}),
     )
-    kept = {row["event_id"]: row for row in personal}
     return {
         (event.key.institution_id, event.key.value): Used(
             event,
@@ -227,7 +271,7 @@ def _same_personal(personal: Personal, used: Used) -> bool:
     """Compared through the commitments; what has been erased can no longer be compared and counts as the same."""
     if used.personal is None:
         return personal == Personal() or used.event.commitments != _NO_COMMITMENTS
-    salts = Salts(used.personal["holder_salt"], used.personal["reason_salt"], used.personal["metadata_salt"])
+    salts = used.personal[1]
     mine, theirs = spelling.commitments(personal, salts), used.event.commitments
     given = (personal.holder_reference, personal.reason, personal.metadata)
     pairs = zip(given, salts_of(salts), (mine.holder, mine.reason, mine.metadata), strict=True)

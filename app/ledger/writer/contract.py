@@ -8,7 +8,9 @@ from typing import Any
 
 from app.errors import Problem
 from app.ledger.model import Actor, Draft, Event, Key, Personal
-from app.storage.database import Driver, Named
+from app.ledger.sealed import Opened
+from app.personal.model import Holder
+from app.storage.database import Driver
 
 # Something that is read under the locks and given to decisions, such as ("policy", institution, region).
 Fact = tuple[Hashable, ...]
@@ -86,6 +88,10 @@ class Subject(ABC):
         """Rows as they are, unlocked, for answers that are told again."""
 
     @abstractmethod
+    def given(self, row: Row, holder: Holder) -> Row:
+        """The row of something new, which is held for that holder."""
+
+    @abstractmethod
     def as_of(self, row: Row, event: Event) -> Row:
         """The row as that event left it."""
 
@@ -101,11 +107,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """An event that already used a key, and the personal values and salts kept for it (None once erased).
+    """An event that already used a key, and the personal values and salts kept for it (None where none ever were).
 
     `row` is as of that event; None when it is another institution's than those of the batch.
     """
 
     event: Event
     row: Row | None
-    personal: Named | None
+    personal: Opened | None

@@ -15,6 +15,7 @@ from app.ledger.writer import batch as batches
 from app.ledger.writer.aside import Aside
 from app.ledger.writer.contract import Answer, Command, Subject
 from app.ledger.writer.queue import FairQueue, Submission
+from app.personal.service import Holders
 from app.settings import Settings
 from app.storage.database import (
     CONNECTION_LOST,
@@ -52,10 +53,18 @@ class Writer:
     """Commands in, answers after commit. It owns its tasks: a client that goes away changes nothing."""
 
     def __init__(
-        self, database: Database, subject: Subject, settings: Settings, ids: Ids, clock: Clock, ring: Ring
+        self,
+        database: Database,
+        subject: Subject,
+        holders: Holders,
+        settings: Settings,
+        ids: Ids,
+        clock: Clock,
+        ring: Ring,
     ) -> None:
         self._database = database
         self._subject = subject
+        self._holders = holders
         self._settings = settings
         self._ids = ids
         self._clock = clock
@@ -172,7 +181,7 @@ class Writer:
             if wait:
                 await connection.execute(f"SET LOCAL lock_timeout = {int(ROW_WAIT_SECONDS * 1000)}")
             batch = await batches.run(
-                connection, submissions, self._subject, self._ids, self._clock(), wait=wait
+                connection, submissions, self._subject, self._holders, self._ids, self._clock(), wait=wait
             )
             # From here on its commit may happen, whatever is heard of it.
             for submission, outcome in batch.outcomes.items():
