@@ -1,6 +1,6 @@
 """Institutions, keys, templates, assets, policies and positions, made by the services as a server makes them."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -236,3 +236,26 @@ async def served(
         await owner.close()
     await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     await admin.close()
+
+
+async def with_holders(
+    services: Services, owner: asyncpg.Connection, rows: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Rows of positions with what their holders are called, which the tables keep sealed."""
+    pairs = [(row["institution_id"], row["holder_id"]) for row in rows]
+    names = await services.holders.references(owner, pairs)
+    return [{**row, "holder_reference": names.get(pair)} for row, pair in zip(rows, pairs, strict=True)]
+
+
+async def tables_with(owner: asyncpg.Connection, text: str) -> list[str]:
+    """The tables of which some row holds that text: as text, in JSON, or as bytes."""
+    tables = await owner.fetch(
+        "SELECT c.oid::regclass::text AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE c.relkind IN ('r', 'p') AND n.nspname = 'public' ORDER BY 1"
+    )
+    query = "SELECT EXISTS (SELECT FROM {} t WHERE strpos(t::text, $1) > 0 OR strpos(t::text, $2) > 0)"
+    return [
+        row["name"]
+        for row in tables
+        if await owner.fetchval(query.format(row["name"]), text, text.encode().hex())
+    ]

@@ -9,7 +9,7 @@ from enum import StrEnum
 from app.kit import money
 from app.kit.canonical import Json
 from app.kit.money import ZERO
-from app.personal.model import Holder
+from app.personal.sealing import Holder
 
 
 class Effect(StrEnum):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from app.kit.canonical import canonical_json, parse_json
 from app.kit.chain import SALT_BYTES
 from app.ledger.model import Personal, Salts
-from app.personal.model import Envelope, Holder
+from app.personal.sealing import Envelope, Holder
 from app.personal.service import Holders
 from app.storage.database import Driver, Named
 

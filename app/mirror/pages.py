@@ -20,6 +20,7 @@ from app.mirror.model import (
     Table,
 )
 from app.mirror.store import Copy
+from app.personal.sealing import CannotOpen
 from app.personal.service import Holders
 from app.positions.lifecycle import Lifecycle
 from app.positions.model import Held, Position, opened
@@ -57,7 +58,7 @@ class Pages:
                 (event.institution_id, event.id) for event in events if event.commitments != Commitments()
             ]
             personal = await source.rows(driver, PERSONAL, keys) if keys else []
-            values = await sealed.fetch(driver, self._holders, [key[1] for key in keys])
+            values = await self._opened(driver, events)
             named = _named(personal)
             if named:
                 owners = sorted({(owner,) for owner, _holder_id in named})
@@ -78,6 +79,13 @@ class Pages:
         copy.head, copy.hash = events[-1].global_sequence, events[-1].hash
         copy.epoch = max([copy.epoch, *(row[0] for row in epochs)])
         self._remember(wanted)
+
+    async def _opened(self, driver: Driver, events: Sequence[Event]) -> Mapping[str, sealed.Opened]:
+        try:
+            return await sealed.fetch(driver, self._holders, [event.id for event in events])
+        except CannotOpen as error:
+            event = next((event for event in events if event.id in str(error)), events[0])
+            raise NotACopy(f"what is personal of event {event.global_sequence}: {error}") from None
 
     def _wanted(self, events: Sequence[Event]) -> Keys:
         """The rows that these events name and that may not be on the other side yet."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.errors import Unavailable
-from app.personal.model import KEY_BYTES, Master
+from app.personal.sealing import KEY_BYTES, Master
 from app.settings import Settings
 
 KEY_FILE = "personal.key"

@@ -12,7 +12,7 @@ from app.kit.ids import Ids
 from app.kit.memo import Memo
 from app.personal import store
 from app.personal.masters import Masters, missing
-from app.personal.model import (
+from app.personal.sealing import (
     KEY_BYTES,
     Envelope,
     Holder,
@@ -49,8 +49,9 @@ class Holders:
     def __init__(self, masters: Masters) -> None:
         self._masters = masters
         self._institutions: Memo[str, InstitutionKey] = Memo(INSTITUTIONS_KEPT_MAX)
-        self._ciphers: Memo[bytes, AESGCM] = Memo(KEYS_KEPT_MAX)
-        self._references: Memo[bytes, str] = Memo(REFERENCES_KEPT_MAX)
+        # By the holder as well as by the bytes: what is sealed for one opens for no other.
+        self._ciphers: Memo[tuple[str, bytes], AESGCM] = Memo(KEYS_KEPT_MAX)
+        self._references: Memo[tuple[str, bytes], str] = Memo(REFERENCES_KEPT_MAX)
         self._kept_until = 0.0
         # Others that keep what holders are called.
         self.listeners: list[Callable[[], None]] = []
@@ -81,8 +82,8 @@ class Holders:
         for listener in self.listeners:
             listener()
 
-    async def ready(self, driver: Driver, institution_ids: Iterable[str]) -> None:
-        """Load the keys of institutions, so that what is of theirs can be opened."""
+    async def ready(self, driver: Driver, institution_ids: Iterable[str]) -> bool:
+        """Load the keys of institutions, so that what is of theirs can be opened; whether each has one."""
         now = time.monotonic()
         if now > self._kept_until:
             # Should the news of an erasure have been lost.
@@ -92,35 +93,38 @@ class Holders:
         wanted = set(institution_ids)
         # Twice, should those that come push out those that were there.
         for _attempt in range(2):
-            unknown = sorted(one for one in wanted if self._institutions.get(one) is None)
+            unknown = self._unknown(wanted)
             if not unknown:
-                return
+                return True
             for row in await store.fetch_institution_keys(driver, unknown):
                 self._institutions.keep(row["institution_id"], self._secret(row))
+        return not self._unknown(wanted)
+
+    def _unknown(self, wanted: Iterable[str]) -> list[str]:
+        return sorted(one for one in wanted if self._institutions.get(one) is None)
 
     def cipher(self, envelope: Envelope) -> AESGCM | None:
         """The data key of a holder, None once they were erased; the institution's has to be ready."""
         if envelope.data_key is None:
             return None
-        found = self._ciphers.get(envelope.data_key)
+        found = self._ciphers.get((envelope.id, envelope.data_key))
         if found is None:
             place = key_place(envelope.institution_id, envelope.id)
             key = unseal(self._of(envelope.institution_id).cipher, envelope.data_key, place)
-            found = self._ciphers.keep(envelope.data_key, AESGCM(key))
+            found = self._ciphers.keep((envelope.id, envelope.data_key), AESGCM(key))
         return found
 
     def reference(self, envelope: Envelope) -> str | None:
         """What the institution calls a holder, None once they were erased; the institution's key has to be ready."""
         if envelope.reference is None:
             return None
-        found = self._references.get(envelope.reference)
+        found = self._references.get((envelope.id, envelope.reference))
         if found is None:
             cipher = self.cipher(envelope)
             assert cipher is not None, "the reference goes with the key"
             place = reference_place(envelope.institution_id, envelope.id)
-            found = self._references.keep(
-                envelope.reference, unseal(cipher, envelope.reference, place).decode()
-            )
+            called = unseal(cipher, envelope.reference, place).decode()
+            found = self._references.keep((envelope.id, envelope.reference), called)
         return found
 
     def blind(self, institution_id: str, reference: str) -> bytes:
@@ -239,10 +243,10 @@ class Holders:
         return owners, blinds, holder_ids, references, data_keys
 
     def _holder(self, key: InstitutionKey, owner: str, holder_id: str, data_key: bytes) -> Holder:
-        cipher = self._ciphers.get(data_key)
+        cipher = self._ciphers.get((holder_id, data_key))
         if cipher is None:
             opened = unseal(key.cipher, data_key, key_place(owner, holder_id))
-            cipher = self._ciphers.keep(data_key, AESGCM(opened))
+            cipher = self._ciphers.keep((holder_id, data_key), AESGCM(opened))
         return Holder(holder_id, cipher)
 
     def _secret(self, row: Named) -> InstitutionKey:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Column, LargeBinary, Table
 
-from app.personal.model import Envelope
+from app.personal.sealing import Envelope
 from app.storage.database import Driver, Named
 from app.storage.tables import Id, Moment, Word, metadata
 
@@ -20,7 +20,6 @@ institution_keys = Table(
     Column("institution_id", Id, primary_key=True),
     Column("master_id", Word, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
-    Column("created_at", Moment, nullable=False),
 )
 holders = Table(
     "holders",
@@ -30,7 +29,6 @@ holders = Table(
     Column("blind", LargeBinary),
     Column("reference", LargeBinary),
     Column("data_key", LargeBinary),
-    Column("created_at", Moment, nullable=False),
     Column("erased_at", Moment),
 )
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from app.ledger.model import Balances, Effect, Event
-from app.personal.model import Holder
+from app.personal.sealing import Holder
 
 
 class State(StrEnum):

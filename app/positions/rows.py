@@ -7,7 +7,7 @@ from typing import Any
 from app.ledger.model import Balances, Event
 from app.ledger.writer import Subject
 from app.ledger.writer.contract import Fact
-from app.personal.model import Envelope, Holder
+from app.personal.sealing import Envelope, Holder
 from app.personal.service import Holders
 from app.policies import service as policies
 from app.positions.lifecycle import Lifecycle

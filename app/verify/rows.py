@@ -8,7 +8,7 @@ from app.kit import money
 from app.ledger import spelling
 from app.ledger.model import Commitments, Event
 from app.ledger.sealed import PARTS, envelope_of, opened
-from app.personal.model import CannotOpen, Envelope
+from app.personal.sealing import CannotOpen, Envelope
 from app.personal.service import Holders
 from app.positions.model import Position
 from app.storage.database import Named
@@ -58,6 +58,7 @@ def check_personal(row: Named, event: Event | None, holders: Holders | None, rep
         report.add("personal_data", event.id, "names another position than its event")
     if row["known"] is None:
         report.add("personal_data", event.id, "names a holder who is not there")
+        report.add("holders", row["holder_id"], f"is missing, though event {event.id} names them")
         return
     committed = _by_name(event.commitments)
     for name in PARTS:
@@ -69,9 +70,16 @@ def check_personal(row: Named, event: Event | None, holders: Holders | None, rep
         _check_values(row, event, holders, report)
 
 
-def check_holder(row: Named, holders: Holders | None, report: Report) -> None:
-    """That a holder's key opens, and that they are found by what they are called."""
-    if holders is None or row["erased_at"] is not None:
+def check_holder(row: Named, holders: Holders | None, report: Report, *, opening: bool) -> None:
+    """That a holder's key opens, and that they are found by what they are called; nothing is left of an erased one."""
+    left = [row[name] for name in ("blind", "reference", "data_key") if row[name] is not None]
+    if len(left) != (3 if row["erased_at"] is None else 0):
+        report.add("holders", row["id"], "is neither there nor erased")
+        return
+    if row["erased_at"] is not None or not opening:
+        return
+    if holders is None:
+        report.add("holders", row["id"], "cannot be opened: the key of its institution cannot")
         return
     envelope = Envelope(row["institution_id"], row["id"], row["reference"], row["data_key"])
     try:

@@ -6,6 +6,7 @@ from typing import Any
 
 import asyncpg
 
+from app.errors import Unavailable
 from app.kit.chain import GENESIS
 from app.kit.merkle import CompactRange
 from app.ledger.checkpoints import Checkpoint, checkpoint_of
@@ -13,7 +14,7 @@ from app.ledger.keeper import Keeper
 from app.ledger.model import Event
 from app.ledger.store import SELECT_EVENTS, event_of
 from app.personal.masters import Masters
-from app.personal.model import CannotOpen
+from app.personal.sealing import CannotOpen
 from app.personal.service import Holders
 from app.positions.rows import COLUMNS, position_of
 from app.storage.database import Driver, Named, exact_json
@@ -46,7 +47,7 @@ INSTITUTIONS = """
 SELECT named.id, i.id IS NOT NULL AS known FROM (
   SELECT id FROM institutions UNION SELECT institution_id FROM institution_heads
   UNION SELECT institution_id FROM positions UNION SELECT institution_id FROM personal_data
-  UNION SELECT institution_id FROM holders
+  UNION SELECT institution_id FROM holders UNION SELECT institution_id FROM institution_keys
   UNION SELECT DISTINCT institution_id FROM ledger_events
 ) AS named LEFT JOIN institutions i ON i.id = named.id ORDER BY 1
 """
@@ -61,6 +62,10 @@ PERSONAL = """
 SELECT p.*, h.id AS known, h.reference, h.data_key FROM personal_data p
 LEFT JOIN holders h ON h.institution_id = p.institution_id AND h.id = p.holder_id
 WHERE p.institution_id = $1 ORDER BY p.event_id
+"""
+HAS_PERSONAL = """
+SELECT EXISTS (SELECT FROM holders WHERE institution_id = $1)
+    OR EXISTS (SELECT FROM institution_keys WHERE institution_id = $1)
 """
 HOLDERS = "SELECT * FROM holders WHERE institution_id = $1 ORDER BY id"
 TEMPLATES = "SELECT id FROM asset_templates WHERE institution_id = $1"
@@ -161,7 +166,8 @@ class _Walk:
                     with_personal[event.id] = event
             self._tell()
         await self._check_chain_head(institution_id, chain)
-        opener = await self._opener(institution_id)
+        needed = await self._connection.fetchval(HAS_PERSONAL, institution_id)
+        opener = await self._opener(institution_id) if needed else None
         await self._check_holders(institution_id, opener)
         holders = await self._check_personal(institution_id, with_personal, opener)
         await self._check_positions(institution_id, fold, holders)
@@ -179,18 +185,23 @@ class _Walk:
 
     async def _opener(self, institution_id: str) -> Holders | None:
         """What opens the institution's personal values; None where nothing does."""
+        if self._holders is None:
+            return None
         try:
-            if self._holders is not None:
-                await self._holders.ready(self._connection, [institution_id])
+            if await self._holders.ready(self._connection, [institution_id]):
+                return self._holders
+            self._report.add("institution_keys", institution_id, "is missing, though there are holders")
         except CannotOpen:
             self._report.add("institution_keys", institution_id, "cannot be opened: it was changed")
-            return None
-        return self._holders
+        except Unavailable as error:
+            self._report.add("institution_keys", institution_id, error.message)
+        return None
 
     async def _check_holders(self, institution_id: str, opener: Holders | None) -> None:
+        opening = self._holders is not None
         async for record in self._stream(HOLDERS, institution_id):
             with self._reading("holders", record["id"]):
-                rows.check_holder(record, opener, self._report)
+                rows.check_holder(record, opener, self._report, opening=opening)
             self._report.looked_at["holders"] += 1
 
     async def _check_personal(

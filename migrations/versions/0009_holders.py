@@ -18,8 +18,7 @@ CREATE TABLE master_keys (
 CREATE TABLE institution_keys (
   institution_id text COLLATE "C" PRIMARY KEY REFERENCES institutions (id),
   master_id text COLLATE "C" NOT NULL,
-  sealed bytea NOT NULL,
-  created_at timestamptz NOT NULL DEFAULT now()
+  sealed bytea NOT NULL
 );
 
 -- A holder: the data key that seals what is known of them, itself sealed by the institution's; what the institution
@@ -30,7 +29,6 @@ CREATE TABLE holders (
   blind bytea CHECK (length(blind) = 32),
   reference bytea,
   data_key bytea,
-  created_at timestamptz NOT NULL DEFAULT now(),
   erased_at timestamptz,
   PRIMARY KEY (institution_id, id),
   UNIQUE (institution_id, blind),
@@ -188,6 +186,8 @@ async def seal_what_is_there(driver) -> None:  # type: ignore[no-untyped-def]
 def upgrade() -> None:
     """Make the tables of holders, and seal what is there."""
     op.execute("SET LOCAL lock_timeout = '5s'")
+    # Long enough to build an index anew; sealing is many short statements.
+    op.execute("SET LOCAL statement_timeout = '10min'")
     script(TABLES)
     for table in CONVERTED:
         op.execute(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")

@@ -143,7 +143,7 @@ async def halted(owner: asyncpg.Connection) -> str:
 TABLES = (
     "institutions", "api_keys", "asset_templates", "assets", "policies", "positions", "ledger_events", "personal_data",
     "institution_heads", "webhook_endpoints", "webhook_secrets", "webhook_deliveries", "audit_events", "checkpoints",
-    "audit_seals", "documents",
+    "audit_seals", "documents", "institution_keys", "holders",
 )  # fmt: skip
 
 

@@ -22,6 +22,8 @@ from app.mirror import service
 from app.mirror.model import Comparison
 from app.mirror.store import Copy
 from app.mirror.worker import Mirror
+from app.personal.masters import masters_of
+from app.personal.service import Holders
 from app.positions.escrow import BUILT_IN
 from app.positions.model import State
 from app.principal import ALL_INSTITUTIONS, Principal, root
@@ -257,7 +259,9 @@ async def _promote(settings: Settings, address: Address, there: Address) -> serv
     database = Database(address, pool_size_max=2, pool_timeout=5, statement_timeout=10)
     await database.open()
     try:
-        return await service.promote(database, Mirror(database, there.url, settings, BUILT_IN))
+        return await service.promote(
+            database, Mirror(database, there.url, settings, BUILT_IN, Holders(masters_of(settings)))
+        )
     finally:
         await database.close()
 

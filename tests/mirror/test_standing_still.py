@@ -43,7 +43,7 @@ TAMPERED = {
     "another link": "UPDATE ledger_events SET previous_hash = sha256('x') WHERE global_sequence = 5",
     "an event less": "DELETE FROM ledger_events WHERE global_sequence = 5",
     "no event at all": "UPDATE ledger_events SET effect = 'NONE', kind = 'NOTHING' WHERE global_sequence = 5",
-    "another holder": "UPDATE personal_data SET holder_reference = 'Somebody' "
+    "another holder": "UPDATE personal_data SET holder = holder || 'x' "
     "WHERE event_id = (SELECT id FROM ledger_events WHERE global_sequence = 4)",
 }
 

@@ -185,7 +185,7 @@ async def test_text_that_cannot_be_stored_cannot_be_looked_for_either(shared: De
         {"id": {"in": ["pos_1", bad]}},
         {"assetId": {"eq": bad}},
         {"institutionId": {"eq": bad}},
-        {"holderReference": {"contains": bad}},
+        {"holderReference": {"eq": bad}},
         {"externalReference": {"in": [bad]}},
         {"currency": {"eq": bad}},
         {"stage": {"eq": bad}},
@@ -212,7 +212,7 @@ async def test_text_that_cannot_be_stored_cannot_be_looked_for_either(shared: De
 
 async def test_a_filter_takes_so_many_values_and_such_long_text(shared: Desk) -> None:
     document = "query ($where: PositionWhere) { positions(where: $where) { totalCount } }"
-    for where in ({"id": {"in": ["pos_1"] * 101}}, {"holderReference": {"contains": "x" * 1001}}):
+    for where in ({"id": {"in": ["pos_1"] * 101}}, {"holderReference": {"eq": "x" * 1001}}):
         answered = await shared.run(document, {"where": where})
         assert answered.codes == ["BAD_REQUEST"]
 

@@ -26,6 +26,7 @@ def position(stage: str = "FUNDED", *, held: str = "100.00", expires_at: datetim
         id="pos_1",
         institution_id="inst_1",
         asset_id="ast_1",
+        holder_id=None,
         holder_reference=None,
         external_reference=None,
         currency="USD",

@@ -63,7 +63,9 @@ async def rows(shared: Desk) -> list[Row]:
         "FROM (SELECT id, row_number() OVER (ORDER BY id) AS place FROM positions) n WHERE n.id = p.id",
         MOMENTS,
     )
-    found: list[Row] = await shared.owner.fetch("SELECT * FROM positions")
+    found: list[Row] = await factories.with_holders(
+        services, shared.owner, await shared.owner.fetch("SELECT * FROM positions")
+    )
     other = await factories.place(services)
     await factories.position(services, other.asset, state=State.FUNDED)
     return found

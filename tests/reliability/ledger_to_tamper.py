@@ -12,6 +12,7 @@ import asyncpg
 from app.ledger.checkpoints import Checkpoint, Checkpointer, Signer, read_all, signer_from
 from app.ledger.leases import Lease
 from app.main import Parts, assemble
+from app.personal.masters import Masters, masters_of
 from app.positions.model import State
 from app.settings import Settings
 from app.storage.database import Address
@@ -19,7 +20,16 @@ from tests import factories
 from tests.factories import FUND, Place, release
 
 # Whatever the ledger proves: each column of these tables is changed, also one that is added later.
-COVERED = ("ledger_events", "positions", "institution_heads", "ledger_head", "personal_data", "checkpoints")
+COVERED = (
+    "ledger_events",
+    "positions",
+    "institution_heads",
+    "ledger_head",
+    "personal_data",
+    "holders",
+    "institution_keys",
+    "checkpoints",
+)
 # What names a row of each.
 NAMES = {
     "ledger_events": "id",
@@ -27,6 +37,8 @@ NAMES = {
     "institution_heads": "institution_id",
     "ledger_head": "global_sequence",
     "personal_data": "event_id",
+    "holders": "id",
+    "institution_keys": "institution_id",
     "checkpoints": "size",
 }
 CONSTRAINTS = """
@@ -49,6 +61,7 @@ class Evidence:
     """What is known outside of the database: the signing key, and the checkpoints exported from it."""
 
     signer: Signer
+    masters: Masters
     exported: Sequence[Checkpoint]
 
 
@@ -67,7 +80,7 @@ async def write(address: Address, folder: Path) -> Evidence:
             await _checkpoint(parts, signer)
     connection = await asyncpg.connect(address.owner_url)
     try:
-        return Evidence(signer, await read_all(connection))
+        return Evidence(signer, masters_of(settings), await read_all(connection))
     finally:
         await connection.close()
 

@@ -22,6 +22,8 @@ ANOTHER = {
     "institution_heads": "institution_id = 'inst_forged'",
     "ledger_head": "global_sequence = global_sequence + 1",
     "personal_data": "event_id = 'evt_forged'",
+    "holders": "id = 'hld_forged'",
+    "institution_keys": "institution_id = 'inst_forged'",
     "checkpoints": "size = size - 1",
 }
 # Columns that two rows exchange.
@@ -37,7 +39,9 @@ EXCHANGED = {
     ),
     "positions": ("id", "asset_id", "amount", "external_reference", "created_at"),
     "institution_heads": ("institution_id", "sequence", "hash"),
-    "personal_data": ("event_id", "holder_reference", "holder_salt", "metadata"),
+    "personal_data": ("event_id", "holder_id", "holder", "metadata"),
+    "holders": ("id", "blind", "reference", "data_key"),
+    "institution_keys": ("institution_id", "sealed"),
     "checkpoints": ("size", "root", "signature"),
 }
 # Where a deleted event's absence is seen: at the one that followed it, else at the head.
@@ -72,7 +76,7 @@ async def _erased(owner: asyncpg.Connection, inspector: Inspector, event_id: str
     """Where the position still tells the holder, that is found; otherwise nothing has to be."""
     query = """
     SELECT p.id FROM ledger_events e JOIN positions p ON p.id = e.position_id
-    WHERE e.id = $1 AND e.position_version = 1 AND p.holder_reference IS NOT NULL
+    WHERE e.id = $1 AND e.position_version = 1 AND p.holder_id IS NOT NULL
     """
     position_id = await owner.fetchval(query, event_id)
     if position_id is None:

@@ -26,7 +26,9 @@ class Inspector:
 
     async def report(self, kept: Sequence[Checkpoint] = ()) -> Report:
         key = self.evidence.signer.public_key
-        return await verify(self._address.direct_url, BUILT_IN, public_key=key, kept=kept)
+        return await verify(
+            self._address.direct_url, BUILT_IN, masters=self.evidence.masters, public_key=key, kept=kept
+        )
 
     async def clean(self, after: str) -> None:
         report = await self.report()

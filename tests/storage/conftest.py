@@ -9,7 +9,10 @@ import asyncpg
 import pytest
 from sqlalchemy import event
 
+from app.kit.ids import Ids
 from app.main import Parts, assemble
+from app.personal.masters import Masters, masters_of
+from app.personal.service import Holders
 from app.principal import ROLE_SCOPES, Principal, Role
 from app.settings import Settings
 from app.storage.database import Address, Database
@@ -57,12 +60,12 @@ SELECT 'inst_' || lpad((CASE WHEN g <= 900 THEN g % 3 + 1 ELSE g % 2990 + 4 END)
        timestamptz '2026-01-01' + g * interval '1 minute'
 FROM generate_series(1, 20000) g;
 
-INSERT INTO positions (institution_id, id, asset_id, holder_reference, external_reference, currency, amount, funded,
+INSERT INTO positions (institution_id, id, asset_id, holder_id, external_reference, currency, amount, funded,
                        released, refunded, held, state, stage, version, lifecycle_name, lifecycle_version, expires_at,
                        created_at, updated_at, closed_at)
 SELECT 'inst_' || lpad(inst::text, 26, '0'), 'pos_' || lpad(g::text, 26, '0'),
        'ast_' || lpad((((g * 7919) % CASE WHEN inst = 3 THEN 998 ELSE 9998 END) * 3 + inst - 1 + 3)::text, 26, '0'),
-       'Holder ' || (g * 31) % 20000, CASE WHEN g % 3 = 0 THEN 'Reference ' || g END,
+       'hld_' || lpad((inst * 100000 + (g * 31) % 20000)::text, 26, '0'), CASE WHEN g % 3 = 0 THEN 'Reference ' || g END,
        CASE WHEN g % 1000 < 6 THEN 'CHF' WHEN g % 3 = 0 THEN 'EUR' ELSE 'USD' END, (g * 7919) % 1000003 + 1, 0, 0, 0, 0,
        CASE WHEN g % 2000 < 12 THEN 'CREATED' ELSE 'CANCELLED' END,
        CASE WHEN g % 2000 < 12 THEN 'CREATED' ELSE 'CANCELLED' END, 1, 'escrow', 1,
@@ -85,7 +88,8 @@ FROM (SELECT institution_id, max(sequence) AS sequence FROM ledger_events GROUP 
 WHERE s.institution_id = h.institution_id;
 
 INSERT INTO personal_data SELECT 'inst_' || lpad(inst::text, 26, '0'), 'evt_' || lpad(g::text, 26, '0'),
-       'pos_' || lpad(g::text, 26, '0'), 'Holder', sha256(''), NULL, NULL, NULL, NULL FROM n WHERE g % 7 = 0;
+       'pos_' || lpad(g::text, 26, '0'), 'hld_' || lpad((inst * 100000 + (g * 31) % 20000)::text, 26, '0')
+FROM n WHERE g % 7 = 0;
 
 INSERT INTO audit_events
 SELECT 'aud_' || lpad(g::text, 26, '0'), now() + g * interval '1 second', 'inst_' || lpad(inst::text, 26, '0'), 'root',
@@ -123,6 +127,30 @@ def tenant(institution_id: str, role: Role = Role.ADMIN) -> Principal:
     return Principal("key_test", "test", role, institution_id, ROLE_SCOPES[role])
 
 
+def called(holder_id: str) -> str:
+    """What a holder of the crowd is called."""
+    return f"Holder {int(holder_id[-5:])}"
+
+
+class Known(Ids):
+    """Gives ids that are there already."""
+
+    def __init__(self, known: list[str]) -> None:
+        self._known = iter(known)
+
+    def new(self, prefix: str) -> str:
+        return next(self._known)
+
+
+async def hold(owner: asyncpg.Connection, masters: Masters) -> None:
+    """Seal the holders whose ids the positions have."""
+    rows = await owner.fetch("SELECT DISTINCT institution_id, holder_id FROM positions")
+    found = {(row["institution_id"], called(row["holder_id"])): row["holder_id"] for row in rows}
+    masters.make()
+    await Holders(masters).hold(owner, found, Known([found[pair] for pair in sorted(found)]))
+    await owner.execute("ANALYZE holders")
+
+
 @pytest.fixture(scope="session")
 async def crowd(admin_url: str, template: str) -> AsyncIterator[Crowd]:
     """Filled once for all tests, by SQL: no test may change it."""
@@ -132,6 +160,7 @@ async def crowd(admin_url: str, template: str) -> AsyncIterator[Crowd]:
     url = with_database(admin_url, CROWD)
     owner = await asyncpg.connect(url)
     await owner.execute(FILL)
+    await hold(owner, masters_of(Settings()))
     await owner.close()
     parts = assemble(Settings(pool_size_max=5), Address.of(with_login(url, LOGIN, PASSWORD), owner_url=url))
     async with parts.running():

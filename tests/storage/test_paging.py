@@ -26,10 +26,10 @@ INSERT INTO asset_templates SELECT id, 'tmpl_' || right(id, 26), 'T', 1, 'CONSTR
   1, '{}', NULL, false, NULL, now() FROM institutions;
 INSERT INTO assets SELECT i.id, 'ast_' || lpad((a + 10 * right(i.id, 26)::int)::text, 26, '0'), 'tmpl_' || right(i.id, 26),
   'L', '{}', now(), now() FROM institutions i, generate_series(0, 3) a;
-INSERT INTO positions (institution_id, id, asset_id, holder_reference, currency, amount, funded, released, refunded, held,
+INSERT INTO positions (institution_id, id, asset_id, currency, amount, funded, released, refunded, held,
                        state, stage, version, lifecycle_name, lifecycle_version, expires_at, created_at, updated_at)
 SELECT 'inst_' || lpad(i::text, 26, '0'), 'pos_' || lpad((g * 37 % 101 + 1000 * i)::text, 26, '0'),
-  'ast_' || lpad((g % 3 + 10 * i)::text, 26, '0'), 'h', 'USD', (g % 4 + 1) * 0.01, 0, 0, 0, 0, 'CREATED', 'CREATED', 1,
+  'ast_' || lpad((g % 3 + 10 * i)::text, 26, '0'), 'USD', (g % 4 + 1) * 0.01, 0, 0, 0, 0, 'CREATED', 'CREATED', 1,
   'escrow', 1, CASE g % 4 WHEN 0 THEN NULL ELSE timestamptz '2050-01-01' + g % 4 * interval '1 microsecond' END,
   timestamptz '2026-01-01' + g % 5 * interval '1 microsecond', now()
 FROM generate_series(1, 60) g, generate_series(1, 2) i;
@@ -108,7 +108,7 @@ async def test_a_page_of_nothing(reading: AsyncConnection) -> None:
     order = store.order("CREATED", descending=True)
     page = await store.fetch_list(reading, OWNER, (), order, PageRequest(0))
     assert (page.rows, page.has_next, page.has_previous) == ((), True, False)
-    nobody = (Condition("holder_reference", "eq", "nobody"),)
+    nobody = (Condition("external_reference", "eq", "nobody"),)
     assert await store.fetch_list(reading, OWNER, nobody, order, PageRequest(5)) == EMPTY
     assert await store.count_list(reading, OWNER, nobody) == 0
 

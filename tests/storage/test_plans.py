@@ -26,7 +26,7 @@ from app.positions import rows
 from app.principal import Principal, root
 from app.settings import Settings
 
-from .conftest import INSTITUTIONS, Crowd, listening, tenant
+from .conftest import INSTITUTIONS, Crowd, called, listening, tenant
 
 CORE = schemas.build(Settings())._schema
 # What a plan may sort: what is left after an index has narrowed it, never a list as a whole.
@@ -34,7 +34,11 @@ SORTED_ROWS_MAX = 2_000
 WITHOUT_INDEX = re.compile(r"no index|look(s|ed)? (at|for)|are sorted", re.IGNORECASE)
 # Ids that are unique among all institutions: their own index is as good as one that begins with the institution.
 GLOBAL_IDS = {"id", "position_id", "template_id", "asset_id"}
-SPELLED = {("positions", "amount"): "amount_key", ("positions", "expiresAt"): "expires_key"}
+SPELLED = {
+    ("positions", "holderReference"): "holder_id",
+    ("positions", "amount"): "amount_key",
+    ("positions", "expiresAt"): "expires_key",
+}
 TABLES = {
     "positions": "positions",
     "ledgerEvents": "ledger_events",
@@ -238,6 +242,8 @@ class Asker:
     async def value(self, case: Case, principal: Principal) -> Any:
         """What to look for: the rarest value of the column, and the far end of it where it is a span."""
         table, column = TABLES[case.list], snake(case.field or "")
+        sealed = column == "holder_reference"
+        column = "holder_id" if sealed else column
         owner = "id" if table == "institutions" else "institution_id"
         mine = "true" if table == "institutions" else f"{owner} = '{principal.tenant}'"
         known = f"{mine} AND {column} IS NOT NULL"
@@ -252,7 +258,7 @@ class Asker:
                     f"row_number() OVER (ORDER BY count(*), {column} DESC) AS place FROM {table} WHERE {known} GROUP BY 1) "
                     "AS v WHERE place = 1 OR n < whole / 50 ORDER BY place LIMIT 2"
                 )
-        found = [spelled(row[0]) for row in await self.owner.fetch(question)]
+        found = [called(row[0]) if sealed else spelled(row[0]) for row in await self.owner.fetch(question)]
         assert found, f"the crowd has no {column}: fill it in conftest.py"
         if case.operator == "in":
             return found

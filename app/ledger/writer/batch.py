@@ -13,7 +13,7 @@ from app.ledger.model import Commitments, Draft, Event, Personal, Salts
 from app.ledger.store import SELECT_EVENTS, event_of
 from app.ledger.writer.contract import Accepted, Answer, Command, Row, Subject, Used, View
 from app.ledger.writer.queue import Outcome, Submission
-from app.personal.model import Holder
+from app.personal.sealing import Holder
 from app.personal.service import Holders
 from app.storage.database import Driver
 

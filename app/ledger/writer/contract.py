@@ -9,7 +9,7 @@ from typing import Any
 from app.errors import Problem
 from app.ledger.model import Actor, Draft, Event, Key, Personal
 from app.ledger.sealed import Opened
-from app.personal.model import Holder
+from app.personal.sealing import Holder
 from app.storage.database import Driver
 
 # Something that is read under the locks and given to decisions, such as ("policy", institution, region).

@@ -51,7 +51,7 @@ class Holder:
     """A holder who is not erased, as values are sealed for them."""
 
     id: str
-    cipher: AESGCM = field(repr=False)
+    cipher: AESGCM = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
