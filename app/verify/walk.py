@@ -6,7 +6,6 @@ from typing import Any
 
 import asyncpg
 
-from app.errors import Unavailable
 from app.kit.chain import GENESIS
 from app.kit.merkle import CompactRange
 from app.ledger.checkpoints import Checkpoint, checkpoint_of
@@ -14,7 +13,6 @@ from app.ledger.keeper import Keeper
 from app.ledger.model import Event
 from app.ledger.store import SELECT_EVENTS, event_of
 from app.personal.masters import Masters
-from app.personal.sealing import CannotOpen
 from app.personal.service import Holders
 from app.positions.rows import COLUMNS, position_of
 from app.storage.database import Driver, Named, exact_json
@@ -22,6 +20,7 @@ from app.verify import audit, restores, rows
 from app.verify.chain import Chain
 from app.verify.findings import Report
 from app.verify.fold import Fold, Lifecycles
+from app.verify.persons import Persons
 
 PREFETCH = 1_000
 # What a value raises that no writer wrote, whatever tries to understand it.
@@ -58,16 +57,6 @@ POSITIONS = f"""
 SELECT {", ".join(COLUMNS)}, amount_key, expires_key = coalesce(expires_at, 'infinity') AS expires_key_follows
 FROM positions WHERE institution_id = $1 ORDER BY id
 """
-PERSONAL = """
-SELECT p.*, h.id AS known, h.reference, h.data_key FROM personal_data p
-LEFT JOIN holders h ON h.institution_id = p.institution_id AND h.id = p.holder_id
-WHERE p.institution_id = $1 ORDER BY p.event_id
-"""
-HAS_PERSONAL = """
-SELECT EXISTS (SELECT FROM holders WHERE institution_id = $1)
-    OR EXISTS (SELECT FROM institution_keys WHERE institution_id = $1)
-"""
-HOLDERS = "SELECT * FROM holders WHERE institution_id = $1 ORDER BY id"
 TEMPLATES = "SELECT id FROM asset_templates WHERE institution_id = $1"
 POLICIES = "SELECT id FROM policies WHERE institution_id = $1"
 LEAVES = "SELECT global_sequence, hash FROM ledger_events ORDER BY global_sequence"
@@ -109,11 +98,11 @@ class _Walk:
     def __init__(
         self, connection: Driver, lifecycles: Lifecycles, progress: Progress, holders: Holders | None
     ) -> None:
-        self._holders = holders
         self._connection = connection
         self._lifecycles = lifecycles
         self._progress = progress
         self._report = Report()
+        self._persons = Persons(connection, holders, self._report, self._reading)
         self._restores: Sequence[restores.Restore] = ()
         self._log_id, self._place = "", 0
         self._all = 0
@@ -146,6 +135,10 @@ class _Walk:
             report.add("ledger_head", place, f"the last event has the number {counts['last']}")
         if counts["recorded_at"] is not None and head["recorded_at"] != counts["recorded_at"]:
             report.add("ledger_head", place, "its time is not that of the last event")
+        if head["written_by"] not in set(Keeper):
+            report.add(
+                "ledger_head", place, f"nobody is called {head['written_by']!r} who could keep a ledger"
+            )
         if head["system_identifier"] != head["here"]:
             report.add("ledger_head", place, "it was written in another database: start a server once")
         if head["written_by"] not in tuple(Keeper):
@@ -166,10 +159,7 @@ class _Walk:
                     with_personal[event.id] = event
             self._tell()
         await self._check_chain_head(institution_id, chain)
-        needed = await self._connection.fetchval(HAS_PERSONAL, institution_id)
-        opener = await self._opener(institution_id) if needed else None
-        await self._check_holders(institution_id, opener)
-        holders = await self._check_personal(institution_id, with_personal, opener)
+        holders = await self._persons.check(institution_id, with_personal)
         await self._check_positions(institution_id, fold, holders)
 
     async def _check_chain_head(self, institution_id: str, chain: Chain) -> None:
@@ -182,40 +172,6 @@ class _Walk:
                 "institution_heads", institution_id, f"the last event has the number {chain.sequence}"
             )
         self._report.looked_at["institution_heads"] += 1
-
-    async def _opener(self, institution_id: str) -> Holders | None:
-        """What opens the institution's personal values; None where nothing does."""
-        if self._holders is None:
-            return None
-        try:
-            if await self._holders.ready(self._connection, [institution_id]):
-                return self._holders
-            self._report.add("institution_keys", institution_id, "is missing, though there are holders")
-        except CannotOpen:
-            self._report.add("institution_keys", institution_id, "cannot be opened: it was changed")
-        except Unavailable as error:
-            self._report.add("institution_keys", institution_id, error.message)
-        return None
-
-    async def _check_holders(self, institution_id: str, opener: Holders | None) -> None:
-        opening = self._holders is not None
-        async for record in self._stream(HOLDERS, institution_id):
-            with self._reading("holders", record["id"]):
-                rows.check_holder(record, opener, self._report, opening=opening)
-            self._report.looked_at["holders"] += 1
-
-    async def _check_personal(
-        self, institution_id: str, events: dict[str, Event], opener: Holders | None
-    ) -> dict[str, str | None]:
-        holders: dict[str, str | None] = {}
-        async for record in self._stream(PERSONAL, institution_id):
-            event = events.get(record["event_id"])
-            with self._reading("personal_data", record["event_id"]):
-                rows.check_personal(record, event, opener, self._report)
-            if event is not None and event.position_version == 1:
-                holders[event.position_id] = record["holder_id"]
-            self._report.looked_at["personal_data"] += 1
-        return holders
 
     async def _check_positions(self, institution_id: str, fold: Fold, holders: dict[str, str | None]) -> None:
         seen = []

@@ -201,7 +201,6 @@ async def test_erasures_follow_and_leave_every_hash_valid(
     assert await differing(owner, mirror) <= {"personal_data"}, (
         "a row that is gone here is an empty one there"
     )
-    await proved(there.owner_url)
 
 
 async def test_who_is_erased_here_is_erased_there(

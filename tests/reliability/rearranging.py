@@ -53,7 +53,7 @@ FROM ledger_events e WHERE e.id = $1
 
 
 async def deleted(owner: asyncpg.Connection, inspector: Inspector) -> None:
-    """First, middle and last row of each table; a personal value's is an erasure, which is allowed."""
+    """First, middle and last row of each table."""
     for table in COVERED:
         there = await places(owner, table)
         for place in dict.fromkeys((there[0], there[len(there) // 2], there[-1])):
@@ -66,25 +66,11 @@ async def deleted(owner: asyncpg.Connection, inspector: Inspector) -> None:
                 kept = inspector.evidence.exported
             await owner.execute(f"DELETE FROM {table} WHERE {NAMES[table]}::text = $1", place)
             if table == "personal_data":
-                await _erased(owner, inspector, place)
-            else:
-                await inspector.finds(f"{table} {place} deleted", tables, rows, kept)
+                # Of a creation, it is the position that nothing tells the holder of any more.
+                position = "SELECT position_id FROM ledger_events WHERE id = $1"
+                tables, rows = [table, "positions"], {place, await owner.fetchval(position, place)}
+            await inspector.finds(f"{table} {place} deleted", tables, rows, kept)
             await undo(owner)
-
-
-async def _erased(owner: asyncpg.Connection, inspector: Inspector, event_id: str) -> None:
-    """Where the position still tells the holder, that is found; otherwise nothing has to be."""
-    query = """
-    SELECT p.id FROM ledger_events e JOIN positions p ON p.id = e.position_id
-    WHERE e.id = $1 AND e.position_version = 1 AND p.holder_id IS NOT NULL
-    """
-    position_id = await owner.fetchval(query, event_id)
-    if position_id is None:
-        await inspector.clean(f"the personal values of {event_id} were erased")
-    else:
-        await inspector.finds(
-            f"the holder of {position_id} erased in one place", ["positions"], {position_id}
-        )
 
 
 async def inserted(owner: asyncpg.Connection, inspector: Inspector) -> None:
