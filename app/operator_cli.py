@@ -176,6 +176,20 @@ def remove_document(*, id: str) -> None:
     guarded(lambda: trusted.remove(settings_of(), id))
 
 
+@click.group()
+def personal() -> None:
+    """What is known of persons, and the master keys that it is sealed under."""
+
+
+@personal.command("rotate")
+@click.option("--make-key", is_flag=True, help="Make a new key first, in the key file.")
+def rotate_master(*, make_key: bool) -> None:
+    """Seal what is personal under the first master key, whatever it was under; servers may run meanwhile."""
+    from app import rekeying
+
+    guarded(lambda: rekeying.rotate(settings_of(), make_key=make_key))
+
+
 @click.command()
 @click.option("--months", type=click.IntRange(1, 120), default=3, help="How many months ahead.")
 def maintain(*, months: int) -> None:
@@ -194,4 +208,4 @@ def restore_finished(*, reason: str) -> None:
     guarded(lambda: operate.restore_finished(settings_of(), reason))
 
 
-COMMANDS = (verify, followers, checkpoints, mirror, audit, documents, maintain, restore_finished)
+COMMANDS = (verify, followers, checkpoints, mirror, audit, documents, personal, maintain, restore_finished)

@@ -203,6 +203,7 @@ async def position(
 
 FOOTPRINT = """
 SELECT (SELECT count(*) FROM ledger_events) AS events, (SELECT count(*) FROM personal_data) AS personal,
+       (SELECT count(*) FROM holders) AS holders,
        (SELECT h::text FROM ledger_head h) AS head,
        (SELECT md5(string_agg(h::text, '|' ORDER BY h.institution_id)) FROM institution_heads h) AS heads,
        (SELECT md5(string_agg(p::text, '|' ORDER BY p.id)) FROM positions p) AS positions

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from app.errors import Unavailable
+from app.errors import Invalid, Unavailable
 from app.personal.sealing import KEY_BYTES, Master
 from app.settings import Settings
 
@@ -26,6 +26,10 @@ class Masters(ABC):
     @abstractmethod
     def make(self) -> None:
         """Make a first key, for a database that has none yet; a provider that cannot leaves it."""
+
+    @abstractmethod
+    def renew(self) -> None:
+        """Put a new key before the others; raises `Invalid` where keys are only given."""
 
     def current(self) -> Master:
         """The key that seals; raises `Unavailable` when there is none."""
@@ -57,6 +61,12 @@ class GivenMasters(Masters):
     def make(self) -> None:
         """They are given, or not."""
 
+    def renew(self) -> None:
+        """Not from here."""
+        raise Invalid(
+            "PERSONAL_KEYS are given: put a new key before the others, and start the servers with it"
+        )
+
 
 class FileMasters(Masters):
     """From a file, one key a line; read again whenever it has changed."""
@@ -83,6 +93,10 @@ class FileMasters(Masters):
         if self._made_here and not self._file.exists():
             self._file.parent.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
             prepend(self._file)
+
+    def renew(self) -> None:
+        """Servers that read the same file see it at once."""
+        prepend(self._file)
 
 
 def masters_of(settings: Settings) -> Masters:

@@ -21,7 +21,7 @@ class Master:
     """A master key, known in the database by `id` alone."""
 
     id: str
-    cipher: AESGCM = field(repr=False)
+    cipher: AESGCM = field(repr=False, compare=False)
 
     @classmethod
     def of(cls, key: bytes) -> "Master":
@@ -33,7 +33,7 @@ class Master:
 class InstitutionKey:
     """What one secret of an institution serves for: to seal data keys, and to find holders without reading them."""
 
-    cipher: AESGCM = field(repr=False)
+    cipher: AESGCM = field(repr=False, compare=False)
     index: bytes = field(repr=False)
 
     @classmethod

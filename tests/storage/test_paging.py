@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.kit.cursor import BadCursor
-from app.positions import store
+from app.personal.masters import GivenMasters
+from app.personal.service import Holders
+from app.positions import reads
 from app.positions.model import Position
 from app.storage.conditions import Condition
 from app.storage.database import Address, Database
@@ -18,6 +20,8 @@ from app.storage.paging import EMPTY, Order, Page, PageRequest
 
 OWNER, OTHER = f"inst_{1:026}", f"inst_{2:026}"
 ROWS = 60
+# The rows are held for nobody: nothing is opened.
+HOLDERS = Holders(GivenMasters("00" * 32))
 # Ties everywhere but in the ids: five times of creation, four amounts, three deadlines and none.
 FILL = """
 INSERT INTO institutions SELECT 'inst_' || lpad(g::text, 26, '0'), 'I', '{US}', '{CONSTRUCTION}', now(), now()
@@ -40,7 +44,7 @@ KEYS: dict[str, Callable[[Position], Any]] = {
     "AMOUNT": lambda position: (position.amount, position.id),
     "EXPIRES": lambda position: (position.expires_at or FOR_EVER, position.id),
 }
-ORDERS = [store.order(name, descending=descending) for name in KEYS for descending in (False, True)]
+ORDERS = [reads.order(name, descending=descending) for name in KEYS for descending in (False, True)]
 
 
 @pytest.fixture
@@ -54,8 +58,8 @@ async def reading(owner: asyncpg.Connection, address: Address) -> AsyncIterator[
 
 async def everything(reading: AsyncConnection, order: Order) -> list[Position]:
     """The list as Python would sort it."""
-    page = await store.fetch_list(
-        reading, OWNER, (), store.order("CREATED", descending=False), PageRequest(500)
+    page = await reads.fetch_list(
+        reading, OWNER, HOLDERS, (), reads.order("CREATED", descending=False), PageRequest(500)
     )
     key = KEYS[order.name.removeprefix("positions.")]
     return sorted((row for _cursor, row in page.rows), key=key, reverse=order.descending)
@@ -75,7 +79,7 @@ async def test_pages_make_up_the_list(reading: AsyncConnection, order: Order) ->
                     backward,
                     **({"before": place} if backward else {"after": place}),  # type: ignore[arg-type]
                 )
-                page = await store.fetch_list(reading, OWNER, (), order, request)
+                page = await reads.fetch_list(reading, OWNER, HOLDERS, (), order, request)
                 rows = [row for _cursor, row in page.rows]
                 found = rows + found if backward else found + rows
                 assert (page.has_next if backward else page.has_previous) == (place is not None)
@@ -89,13 +93,13 @@ async def test_pages_make_up_the_list(reading: AsyncConnection, order: Order) ->
 
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: order.label)
 async def test_between_two_cursors(reading: AsyncConnection, order: Order) -> None:
-    page = await store.fetch_list(reading, OWNER, (), order, PageRequest(60))
+    page = await reads.fetch_list(reading, OWNER, HOLDERS, (), order, PageRequest(60))
     cursors = [cursor for cursor, _row in page.rows]
     whole = [row for _cursor, row in page.rows]
     for after, before, size in ((4, 20, 50), (4, 20, 3), (0, 59, 60), (30, 31, 5), (40, 10, 5)):
         for backward in (False, True):
             request = PageRequest(size, backward, after=cursors[after], before=cursors[before])
-            page = await store.fetch_list(reading, OWNER, (), order, request)
+            page = await reads.fetch_list(reading, OWNER, HOLDERS, (), order, request)
             inside = whole[after + 1 : before] if after < before else []
             wanted = inside[-size:] if backward else inside[:size]
             assert [row for _cursor, row in page.rows] == wanted
@@ -105,30 +109,30 @@ async def test_between_two_cursors(reading: AsyncConnection, order: Order) -> No
 
 
 async def test_a_page_of_nothing(reading: AsyncConnection) -> None:
-    order = store.order("CREATED", descending=True)
-    page = await store.fetch_list(reading, OWNER, (), order, PageRequest(0))
+    order = reads.order("CREATED", descending=True)
+    page = await reads.fetch_list(reading, OWNER, HOLDERS, (), order, PageRequest(0))
     assert (page.rows, page.has_next, page.has_previous) == ((), True, False)
     nobody = (Condition("external_reference", "eq", "nobody"),)
-    assert await store.fetch_list(reading, OWNER, nobody, order, PageRequest(5)) == EMPTY
-    assert await store.count_list(reading, OWNER, nobody) == 0
+    assert await reads.fetch_list(reading, OWNER, HOLDERS, nobody, order, PageRequest(5)) == EMPTY
+    assert await reads.count_list(reading, OWNER, HOLDERS, nobody) == 0
 
 
 async def test_a_cursor_serves_its_own_order_alone(reading: AsyncConnection) -> None:
     for mine in ORDERS:
-        page = await store.fetch_list(reading, OWNER, (), mine, PageRequest(1))
+        page = await reads.fetch_list(reading, OWNER, HOLDERS, (), mine, PageRequest(1))
         cursor = page.rows[0][0]
         for other in ORDERS:
             if other.label == mine.label:
                 continue
             with pytest.raises(BadCursor, match="another order"):
-                await store.fetch_list(reading, OWNER, (), other, PageRequest(1, after=cursor))
+                await reads.fetch_list(reading, OWNER, HOLDERS, (), other, PageRequest(1, after=cursor))
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "=", "ÿ", "AAAA", "A" * 700, "eyJhIjoxfQ", "\x00"])
 async def test_what_is_no_cursor_is_refused(reading: AsyncConnection, cursor: str) -> None:
     for request in (PageRequest(1, after=cursor), PageRequest(1, backward=True, before=cursor)):
         with pytest.raises(BadCursor):
-            await store.fetch_list(reading, OWNER, (), ORDERS[0], request)
+            await reads.fetch_list(reading, OWNER, HOLDERS, (), ORDERS[0], request)
 
 
 async def test_a_list_goes_on_whatever_came_and_went_meanwhile(
@@ -137,7 +141,7 @@ async def test_a_list_goes_on_whatever_came_and_went_meanwhile(
     """New rows behind the cursor are met, those ahead are not; none is met twice."""
     await owner.execute(FILL)
     database = Database(address, pool_size_max=1, pool_timeout=5, statement_timeout=5)
-    order, seen = store.order("CREATED", descending=True), []
+    order, seen = reads.order("CREATED", descending=True), []
     place: str | None = None
     insert = (
         "INSERT INTO positions (institution_id, id, asset_id, currency, amount, funded, released, refunded, held, state, "
@@ -146,7 +150,7 @@ async def test_a_list_goes_on_whatever_came_and_went_meanwhile(
     )
     for turn in range(100):
         async with database.reading(OWNER) as connection:
-            page = await store.fetch_list(connection, OWNER, (), order, PageRequest(7, after=place))
+            page = await reads.fetch_list(connection, OWNER, HOLDERS, (), order, PageRequest(7, after=place))
         seen += [row.id for _cursor, row in page.rows]
         if not page.has_next:
             break
@@ -164,16 +168,18 @@ async def test_a_page_for_each_is_the_page_of_each(reading: AsyncConnection, ord
     """One lateral statement for all parents gives what a statement for each would, also to those without rows."""
     parents = [f"ast_{number:026}" for number in (12, 10, 13, 99, 11, 20)]
     for request in (PageRequest(4), PageRequest(4, backward=True), PageRequest(500), PageRequest(0)):
-        together = await store.fetch_each(reading, OWNER, parents, (), order, request)
+        together = await reads.fetch_each(reading, OWNER, HOLDERS, parents, (), order, request)
         assert list(together) == parents
         for parent in parents:
             mine = (Condition("asset_id", "eq", parent),)
-            assert together[parent] == await store.fetch_list(reading, OWNER, mine, order, request)
+            assert together[parent] == await reads.fetch_list(reading, OWNER, HOLDERS, mine, order, request)
     assert len(together[parents[0]].rows) == 0
-    some = await store.fetch_each(reading, OWNER, parents, (), order, PageRequest(3))
+    some = await reads.fetch_each(reading, OWNER, HOLDERS, parents, (), order, PageRequest(3))
     cursor = some[parents[0]].rows[-1][0]
     rest: Page[Position] = (
-        await store.fetch_each(reading, OWNER, parents[:1], (), order, PageRequest(500, after=cursor))
+        await reads.fetch_each(
+            reading, OWNER, HOLDERS, parents[:1], (), order, PageRequest(500, after=cursor)
+        )
     )[parents[0]]
     assert len(rest.rows) == 20 - 3
     assert rest.has_previous
@@ -181,20 +187,20 @@ async def test_a_page_for_each_is_the_page_of_each(reading: AsyncConnection, ord
 
 async def test_counts_are_those_of_the_lists(reading: AsyncConnection) -> None:
     parents = [f"ast_{number:026}" for number in (10, 11, 12, 13, 20, 99)]
-    assert await store.count_list(reading, OWNER, ()) == ROWS
-    assert await store.count_list(reading, OTHER, ()) == 0, (
+    assert await reads.count_list(reading, OWNER, HOLDERS, ()) == ROWS
+    assert await reads.count_list(reading, OTHER, HOLDERS, ()) == 0, (
         "the transaction is the owner's, whatever the filter says"
     )
-    counts = await store.count_of_each(reading, OWNER, parents, ())
+    counts = await reads.count_of_each(reading, OWNER, HOLDERS, parents, ())
     assert counts == dict(zip(parents, (20, 20, 20, 0, 0, 0), strict=True))
     cheap = (Condition("amount", "lte", Decimal("0.02")),)
-    assert sum((await store.count_of_each(reading, OWNER, parents, cheap)).values()) == 30
+    assert sum((await reads.count_of_each(reading, OWNER, HOLDERS, parents, cheap)).values()) == 30
 
 
 async def test_what_never_expires_is_neither_early_nor_late(reading: AsyncConnection) -> None:
     """No deadline sorts last, and passes no test on the deadline."""
-    order = store.order("EXPIRES", descending=False)
-    page = await store.fetch_list(reading, OWNER, (), order, PageRequest(60))
+    order = reads.order("EXPIRES", descending=False)
+    page = await reads.fetch_list(reading, OWNER, HOLDERS, (), order, PageRequest(60))
     assert [row.expires_at is None for _cursor, row in page.rows] == [False] * 45 + [True] * 15
     for operator, moment, count in (
         ("gte", datetime(2000, 1, 1, tzinfo=UTC), 45),
@@ -202,4 +208,7 @@ async def test_what_never_expires_is_neither_early_nor_late(reading: AsyncConnec
         ("gte", datetime(9000, 1, 1, tzinfo=UTC), 0),
         ("eq", datetime(2050, 1, 1, 0, 0, 0, 2, tzinfo=UTC), 15),
     ):
-        assert await store.count_list(reading, OWNER, (Condition("expires_at", operator, moment),)) == count  # type: ignore[arg-type]
+        assert (
+            await reads.count_list(reading, OWNER, HOLDERS, (Condition("expires_at", operator, moment),))
+            == count
+        )  # type: ignore[arg-type]
