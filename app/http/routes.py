@@ -76,7 +76,8 @@ def build(
     tolls = Tolls(quota, settings, counted)
     library = Library(documents, settings.trusted_documents)
     runner = Runner(services, schema, authenticator, live, counted, Groups(), doorman, tolls, library)
-    services.holders.listeners.append(runner.groups.forget)
+    if services.holders is not None:
+        services.holders.listeners.append(runner.groups.forget)
     counted.count_groups(lambda: len(runner.groups))
     view = GraphQLView(runner)
     door = Door(services.recorder, counted) if services.recorder is not None else None
