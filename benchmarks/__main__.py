@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from benchmarks import fanout, nested, writes
+from benchmarks import fanout, nested, rls, writes
 from benchmarks.machine import Row, show
 
-ALL = {"nested": nested.rows, "writes": writes.rows, "fanout": fanout.rows}
+ALL = {"nested": nested.rows, "writes": writes.rows, "fanout": fanout.rows, "rls": rls.rows}
 
 
 def main() -> None:

@@ -56,6 +56,7 @@ NEEDS: dict[str, dict[str, Scope | None]] = {
         "createPositions": Scope.POSITIONS_MOVE,
         "createWebhookEndpoint": Scope.WEBHOOKS_WRITE,
         "deleteWebhookEndpoint": Scope.WEBHOOKS_WRITE,
+        "eraseHolder": Scope.HOLDERS_ERASE,
         "expirePosition": Scope.POSITIONS_MOVE,
         "fundPosition": Scope.POSITIONS_MOVE,
         "releasePosition": Scope.POSITIONS_MOVE,
