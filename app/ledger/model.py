@@ -9,7 +9,7 @@ from enum import StrEnum
 from app.kit import money
 from app.kit.canonical import Json
 from app.kit.money import ZERO
-from app.personal.sealing import Holder
+from app.personal.sealing import Envelope
 
 
 class Effect(StrEnum):
@@ -158,7 +158,7 @@ class Draft:
     occurred_at: datetime | None
     personal: Personal
     # Whose the personal values are; None where the event itself tells of a holder who is to be found or made.
-    holder: Holder | None = None
+    holder: Envelope | None = None
 
     @property
     def postings(self) -> tuple[Posting, ...]:

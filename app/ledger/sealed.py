@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from app.kit.canonical import canonical_json, parse_json
 from app.kit.chain import SALT_BYTES
 from app.ledger.model import Personal, Salts
-from app.personal.sealing import Envelope, Holder
+from app.personal.sealing import Envelope, Holder, seal, value_place
 from app.personal.service import Holders
 from app.storage.database import Driver, Named
 
@@ -29,7 +29,6 @@ Opened = tuple[Personal, Salts]
 
 
 def row_of(
-    holders: Holders,
     holder: Holder,
     place: tuple[str, str, str],
     personal: Personal,
@@ -43,7 +42,7 @@ def row_of(
     sealed = [
         None
         if value is None or salt is None
-        else holders.seal(holder, institution_id, event_id, part, salt + value.encode())
+        else seal(holder.cipher, salt + value.encode(), value_place(institution_id, event_id, part))
         for part, value, salt in zip(PARTS, values, kept, strict=True)
     ]
     return (*place, holder.id, sealed[0], sealed[1], sealed[2])

@@ -131,9 +131,10 @@ class Holders:
         """What that holder is found by; the institution's key has to be ready."""
         return self._of(institution_id).blind(reference)
 
-    def seal(self, holder: Holder, institution_id: str, event_id: str, part: str, value: bytes) -> bytes:
-        """A personal value as the side table keeps it."""
-        return seal(holder.cipher, value, value_place(institution_id, event_id, part))
+    def holder(self, envelope: Envelope) -> Holder | None:
+        """Whom values can be sealed for, None once they were erased; the institution's key has to be ready."""
+        cipher = self.cipher(envelope)
+        return None if cipher is None else Holder(envelope.id, cipher)
 
     def unseal(self, envelope: Envelope, event_id: str, part: str, sealed: bytes | None) -> bytes | None:
         """A personal value of an event, None once it was erased; the institution's key has to be ready."""

@@ -52,7 +52,7 @@ JOIN unnest($1::text[], $2::bytea[]) AS n (institution_id, blind)
 ADD = """
 INSERT INTO holders (institution_id, blind, id, reference, data_key)
 SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[], $4::bytea[], $5::bytea[]) ORDER BY 1, 2
-ON CONFLICT (institution_id, blind) DO NOTHING RETURNING institution_id, blind, id, data_key
+ON CONFLICT (blind, institution_id) DO NOTHING RETURNING institution_id, blind, id, data_key
 """
 BY_ID = """
 SELECT h.institution_id, h.id, h.reference, h.data_key FROM holders h

@@ -11,6 +11,7 @@ from app.kit.money import CURRENCIES, ZERO, quantise, spell
 from app.ledger.model import Actor, Balances, Draft, Effect, Key, Kind, Personal
 from app.ledger.writer import Accepted, Command, Decision, View
 from app.ledger.writer.contract import Fact
+from app.personal.sealing import Envelope
 from app.policies import model as policies
 from app.positions import lifecycle as engine
 from app.positions.lifecycle import Circumstances, Intent, Lifecycle
@@ -210,7 +211,7 @@ class MovePosition(Command):
             stage=draft.new_stage,
             version=draft.position_version,
         )
-        return Accepted(replace(held, position=after), self.position_id, draft)
+        return Accepted(Held(after, held.template_id, held.region, held.holder), self.position_id, draft)
 
     def _draft(
         self,
@@ -243,5 +244,5 @@ class MovePosition(Command):
             evidence=step.evidence,
             occurred_at=self.occurred_at,
             personal=self.personal,
-            holder=held.holder,
+            holder=held.holder if isinstance(held.holder, Envelope) else None,
         )

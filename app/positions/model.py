@@ -6,7 +6,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from app.ledger.model import Balances, Effect, Event
-from app.personal.sealing import Holder
+from app.personal.sealing import Envelope, Holder
 
 
 class State(StrEnum):
@@ -62,13 +62,14 @@ class Held:
     template_id: str
     region: str
     # Whose personal values can still be kept; None for somebody new, and once they were erased.
-    holder: Holder | None = None
+    holder: Envelope | Holder | None = None
 
 
-def stamped(position: Position, event: Event, *, closed: bool) -> Position:
-    """The position as `event` left it: its version, states and balances, and when."""
+def stamped(position: Position, event: Event, *, closed: bool, holder_id: str | None = None) -> Position:
+    """The position as `event` left it: its version, states and balances, and when; a new one with its holder."""
     return replace(
         position,
+        holder_id=holder_id or position.holder_id,
         version=event.position_version,
         state=State(event.new_state),
         stage=event.new_stage,

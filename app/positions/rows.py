@@ -1,7 +1,6 @@
 """Locks, facts and bulk writes of position rows, inside the writer's transaction."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from app.ledger.model import Balances, Event
@@ -39,7 +38,9 @@ COLUMNS = (
 SELECT = f"""
 SELECT {", ".join("p." + column for column in COLUMNS)}, t.id AS template_id, t.region, h.reference, h.data_key
 FROM positions p
-LEFT JOIN holders h ON h.institution_id = p.institution_id AND h.id = p.holder_id
+-- One by one along the key, whatever is known of how many there are.
+LEFT JOIN LATERAL (SELECT reference, data_key FROM holders WHERE institution_id = p.institution_id AND id = p.holder_id
+                   LIMIT 1) h ON true
 JOIN assets a ON a.institution_id = p.institution_id AND a.id = p.asset_id
 JOIN asset_templates t ON t.institution_id = a.institution_id AND t.id = a.template_id
 WHERE p.id = ANY($1::text[])
@@ -129,12 +130,13 @@ class PositionRows(Subject):
 
     def given(self, row: Held, holder: Holder) -> Held:
         """The new position of that holder."""
-        return replace(row, position=replace(row.position, holder_id=holder.id), holder=holder)
+        return Held(row.position, row.template_id, row.region, holder)
 
     def as_of(self, row: Held, event: Event) -> Held:
         """The position as that event left it."""
         lifecycle = self._lifecycles[event.lifecycle_name, event.lifecycle_version]
-        position = stamped(row.position, event, closed=lifecycle.is_terminal(event.new_stage))
+        closed, holder_id = lifecycle.is_terminal(event.new_stage), row.holder.id if row.holder else None
+        position = stamped(row.position, event, closed=closed, holder_id=holder_id)
         return Held(position, row.template_id, row.region, row.holder)
 
     async def _held(self, connection: Driver, rows: Sequence[Named]) -> dict[str, Held]:
@@ -143,9 +145,8 @@ class PositionRows(Subject):
 
     def _one(self, row: Named) -> Held:
         envelope = envelope_of(row)
-        cipher = self._holders.cipher(envelope)
         position = position_of(row, self._holders.reference(envelope))
-        holder = None if cipher is None else Holder(envelope.id, cipher)
+        holder = None if envelope.data_key is None else envelope
         return Held(position, row["template_id"], row["region"], holder)
 
 

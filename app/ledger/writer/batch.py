@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from app.errors import ErrorCode, Problem
@@ -197,8 +197,9 @@ async def _held(connection: Driver, subject: Subject, holders: Holders, moves: _
         if draft.holder is not None or draft.personal.holder_reference is None:
             return move
         holder = found[draft.institution_id, draft.personal.holder_reference]
-        accepted = replace(move.accepted, row=subject.given(move.accepted.row, holder))
-        return _Move(accepted, move.prepared, holder)
+        made = move.accepted
+        row = subject.given(made.row, holder)
+        return _Move(Accepted(row, made.row_id, made.draft, made.learned), move.prepared, holder)
 
     return [(submission, [given(move) for move in some]) for submission, some in moves]
 
@@ -206,11 +207,13 @@ async def _held(connection: Driver, subject: Subject, holders: Holders, moves: _
 def _sealed(holders: Holders, moves: Iterable[_Move]) -> list[sealed.Row]:
     rows = []
     for move in moves:
-        draft, holder = move.draft, move.holder or move.draft.holder
+        draft, holder = move.draft, move.holder
         if draft.personal != sealed.NOTHING:
+            if holder is None and draft.holder is not None:
+                holder = holders.holder(draft.holder)
             assert holder is not None, "what is personal is somebody's"
             place = (draft.institution_id, move.prepared.event_id, draft.position_id)
-            rows.append(sealed.row_of(holders, holder, place, draft.personal, move.prepared.salts))
+            rows.append(sealed.row_of(holder, place, draft.personal, move.prepared.salts))
     return rows
 
 
