@@ -22,7 +22,7 @@ from app.audit.worker import Sealer
 from app.context import Services
 from app.documents.service import TrustedDocuments
 from app.engine.compiled import Plans
-from app.errors import Unavailable
+from app.errors import Invalid, Unavailable
 from app.http import routes
 from app.http.graphiql import DevelopmentKey
 from app.identity.authenticator import KeysAndTokens
@@ -31,7 +31,7 @@ from app.kit.ids import Ids
 from app.ledger import epochs
 from app.ledger.bell import Bell, PostgresBell, Topic
 from app.ledger.checkpoints import Checkpointer, Signer, signer_from
-from app.ledger.followers import Runner
+from app.ledger.followers import Follower, Runner
 from app.ledger.keeper import NOT_HERE, Keeper
 from app.ledger.replica import Replica
 from app.ledger.tail import Tail
@@ -171,6 +171,7 @@ def assemble(
             *_mirror(services),
             Checkpointer(database, signer, clock, settings.checkpoint_seconds),
             _webhooks(services),
+            *_anchoring(services),
         )
     )
     sealer = Sealer(
@@ -190,6 +191,18 @@ def _webhooks(services: Services) -> Webhooks:
         services.database, services.tail, services.clock, services.ids, services.vault, sender, random.random
     )
     return Webhooks(post, services.settings.tick_seconds)
+
+
+def _anchoring(services: Services) -> tuple[Follower, ...]:
+    settings = services.settings
+    if not settings.anchors:
+        if settings.chain_url is not None:
+            raise Invalid("CHAIN_URL alone anchors nothing: CHAIN_CONTRACT is missing (`escrowgrid anchor deploy`)")
+        return ()
+    # Web3 is large and slow to load: a process that does not anchor does without.
+    from app.anchoring.installed import anchoring
+
+    return (anchoring(services),)
 
 
 def _mirror(services: Services) -> tuple[Mirror, ...]:

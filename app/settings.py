@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from app.chain_settings import ChainSettings
 
 # A key of 32 bytes.
 HEX_KEY = re.compile(r"[0-9a-fA-F]{64}")
@@ -34,7 +36,7 @@ class TrustedDocuments(StrEnum):
     ONLY = "only"
 
 
-class Settings(BaseSettings):
+class Settings(ChainSettings):
     """The settings; each field is an environment variable of the same name in capitals."""
 
     model_config = SettingsConfigDict(

@@ -33,6 +33,7 @@ class Topic(StrEnum):
     AUDIT = "audit"
     KEYS = "keys"
     HOLDERS = "holders"
+    ANCHORS = "anchors"
 
 
 class PostgresBell(BroadcastBackend):
