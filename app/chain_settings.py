@@ -25,11 +25,15 @@ class ChainSettings(BaseSettings):
     chain_keystore: Path | None = Field(
         None, description="the same as an encrypted keystore file (Web3 Secret Storage, version 3)"
     )
-    chain_keystore_password: SecretStr | None = Field(None, description="what CHAIN_KEYSTORE is encrypted with")
+    chain_keystore_password: SecretStr | None = Field(
+        None, description="what CHAIN_KEYSTORE is encrypted with"
+    )
     chain_confirmations: int = Field(
         12, ge=1, le=10_000, description="blocks, its own included, after which an anchor counts as final"
     )
-    chain_batch_events: int = Field(1_000, ge=1, description="events that are anchored without waiting for more")
+    chain_batch_events: int = Field(
+        1_000, ge=1, description="events that are anchored without waiting for more"
+    )
     chain_batch_seconds: float = Field(
         60.0, gt=0, description="how long an event waits to be anchored together with others"
     )
@@ -45,7 +49,9 @@ class ChainSettings(BaseSettings):
         Decimal(200), gt=0, description="most that a transaction may pay for a unit of gas; above it waits"
     )
     chain_balance_min: Decimal = Field(
-        Decimal("0.05"), ge=0, description="what the account should have (of the chain's own coin): below it alarms"
+        Decimal("0.05"),
+        ge=0,
+        description="what the account should have (of the chain's own coin): below it alarms",
     )
 
     @field_validator("chain_key")
@@ -77,7 +83,11 @@ class ChainSettings(BaseSettings):
         if self.chain_key is not None and self.chain_keystore is not None:
             raise ValueError("give either CHAIN_KEY or CHAIN_KEYSTORE")
         key = self.chain_key or self.chain_keystore
-        given = {"CHAIN_URL": self.chain_url, "CHAIN_ID": self.chain_id, "CHAIN_CONTRACT": self.chain_contract}
+        given: dict[str, object] = {
+            "CHAIN_URL": self.chain_url,
+            "CHAIN_ID": self.chain_id,
+            "CHAIN_CONTRACT": self.chain_contract,
+        }
         given["CHAIN_KEY or CHAIN_KEYSTORE"] = key
         missing = [name for name, value in given.items() if value is None]
         # A chain and a key alone are enough for deploying the contract.

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 from pydantic import SecretStr
 
+from app import onchain_cli, operator_cli
 from app.faults import Fault, guarded, settings_of
-from app.operator_cli import COMMANDS
 from app.settings import Settings, StoreBackend
 from app.storage.provide import provide
 
@@ -166,7 +166,7 @@ def _root_key(settings: Settings, *, keep: bool) -> str:
     return made
 
 
-for command in COMMANDS:
+for command in (*operator_cli.COMMANDS, *onchain_cli.COMMANDS):
     main.add_command(command)
 
 

@@ -13,6 +13,7 @@ from strawberry.dataloader import DataLoader
 from strawberry.permission import BasePermission
 from strawberry.types import Info as StrawberryInfo
 
+from app.anchoring.news import News
 from app.assets.service import AssetCache
 from app.audit.model import Action, AuditEntry, Outcome
 from app.audit.recorder import Recorder
@@ -61,6 +62,7 @@ class Services:
     vault: Vault
     holders: Holders
     watch: Watch
+    anchor_news: News
     # Has every process know of something beside the ledger.
     tell: Callable[[Topic], None]
     replica: Replica | None = None

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 
 from app import schema, vitals
+from app.anchoring.news import News
 from app.assets.service import AssetCache
 from app.audit.recorder import Recorder
 from app.audit.watch import Watch
@@ -142,8 +143,13 @@ def assemble(
     tail = Tail(database, settings)
     watch = Watch(database, settings.tick_seconds)
     authenticator = KeysAndTokens.of(database, settings, clock)
-    holders = Holders(masters_of(settings))
-    others = {Topic.AUDIT: watch.wake, Topic.KEYS: authenticator.forget, Topic.HOLDERS: holders.forget}
+    holders, anchor_news = Holders(masters_of(settings)), News()
+    others = {
+        Topic.AUDIT: watch.wake,
+        Topic.KEYS: authenticator.forget,
+        Topic.HOLDERS: holders.forget,
+        Topic.ANCHORS: anchor_news.ring,
+    }
     bell = Bell(lambda: _broadcast(settings, address), tail.wake, name, others)
     writer = Writer(database, PositionRows(BUILT_IN, holders), holders, settings, ids, clock, bell.ring)
     services = Services(
@@ -159,6 +165,7 @@ def assemble(
         vault=_vault(settings),
         holders=holders,
         watch=watch,
+        anchor_news=anchor_news,
         tell=bell.tell,
         replica=_replica(settings, tail),
     )
@@ -197,12 +204,15 @@ def _anchoring(services: Services) -> tuple[Follower, ...]:
     settings = services.settings
     if not settings.anchors:
         if settings.chain_url is not None:
-            raise Invalid("CHAIN_URL alone anchors nothing: CHAIN_CONTRACT is missing (`escrowgrid anchor deploy`)")
+            raise Invalid(
+                "CHAIN_URL alone anchors nothing: CHAIN_CONTRACT is missing (`escrowgrid anchor deploy`)"
+            )
         return ()
     # Web3 is large and slow to load: a process that does not anchor does without.
     from app.anchoring.installed import anchoring
 
-    return (anchoring(services),)
+    tell = partial(services.tell, Topic.ANCHORS)
+    return (anchoring(services.database, settings, services.clock, services.ids, tell),)
 
 
 def _mirror(services: Services) -> tuple[Mirror, ...]:

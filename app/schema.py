@@ -5,6 +5,7 @@ from typing import Annotated
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
+from app.anchoring import graphql as anchoring
 from app.assets import graphql as assets
 from app.audit import graphql as audit
 from app.audit import live as audit_live
@@ -40,6 +41,7 @@ FINDERS = {
     "evt": ledger.node,
     "whe": webhooks.node,
     "whd": webhooks.node,
+    "anc": anchoring.node,
 }
 
 
@@ -53,6 +55,7 @@ class Query(
     institutions.Query,
     webhooks.Query,
     audit.Query,
+    anchoring.Query,
 ):
     """The slices' queries."""
 
@@ -81,7 +84,7 @@ class Mutation(
 
 
 @strawberry.type(description="Everything that can be followed live, and resumed by cursor.")
-class Subscription(ledger.Subscription, live.Subscription, audit_live.Subscription):
+class Subscription(ledger.Subscription, live.Subscription, audit_live.Subscription, anchoring.Subscription):
     """The slices' subscriptions."""
 
 

@@ -46,8 +46,10 @@ class NonceTaken(Refused):
 
 
 class Client(AsyncHTTPProvider):
-    """HTTP with a session of our own. Web3's locks all providers of a process for ever when a request is cancelled,
-    and sends again by itself, after which nobody knows whether a transaction was refused or sent before.
+    """HTTP with a session of our own.
+
+    Web3's locks all providers of a process for ever when a request is cancelled, and sends again by itself, after
+    which nobody knows whether a transaction was refused or sent before.
     """
 
     def __init__(self, url: str, seconds: float) -> None:
@@ -149,7 +151,9 @@ class Chain:
                 given = (anchor.previous_size, anchor.previous_root, anchor.size, anchor.root)
                 encoded = self._contract.encode_abi("anchor", args=[anchor.log_id, *given])
             case Mode.RECORD:
-                encoded = self._contract.encode_abi("record", args=[anchor.log_id, anchor.first, list(entries)])
+                encoded = self._contract.encode_abi(
+                    "record", args=[anchor.log_id, anchor.first, list(entries)]
+                )
             case Mode.BEGIN:
                 encoded = self._contract.encode_abi(
                     "begin", args=[anchor.log_id, anchor.follows, anchor.since]

@@ -27,7 +27,9 @@ async def deploy(
             raise Invalid(f"the node is on chain {found}, and CHAIN_ID is {chain_id}")
         made = artifact()
         factory = web3.eth.contract(abi=made["abi"], bytecode=made["bytecode"])
-        data = factory.constructor(AsyncWeb3.to_checksum_address(submitter or signer.address)).data_in_transaction
+        data = factory.constructor(
+            AsyncWeb3.to_checksum_address(submitter or signer.address)
+        ).data_in_transaction
         block = await web3.eth.get_block("latest")
         tip = await web3.eth.max_priority_fee
         gas = await web3.eth.estimate_gas({"from": signer.address, "data": data})
@@ -49,7 +51,9 @@ async def deploy(
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, what was sent is told
-            raise Unavailable(f"sent as 0x{tx_hash.hex()}, and not seen mined: {type(error).__name__}") from None
+            raise Unavailable(
+                f"sent as 0x{tx_hash.hex()}, and not seen mined: {type(error).__name__}"
+            ) from None
         if receipt["status"] != 1:
             raise Unavailable(f"0x{tx_hash.hex()} was reverted")
         return str(receipt["contractAddress"]), int(receipt["gasUsed"])

@@ -5,6 +5,7 @@
 """
 
 import argparse
+import ast
 import json
 import sys
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 # All of it is a development dependency: nothing else imports this module.
 from eth_tester import EthereumTester, PyEVMBackend
 from eth_tester.exceptions import BlockNotFound, TransactionFailed, TransactionNotFound, ValidationError
-from eth_utils import to_checksum_address
+from eth_utils.address import to_checksum_address
 
 CLIENT = "escrowgrid development chain (py-evm)"
 GAS = 8_000_000
@@ -50,7 +51,7 @@ class DevelopmentChain:
             "eth_getTransactionReceipt": self._receipt,
             "eth_getLogs": self._logs,
             "evm_mine": self._mine,
-            "evm_snapshot": lambda: self._tester.take_snapshot(),
+            "evm_snapshot": self._tester.take_snapshot,
             "evm_revert": self._revert,
             "evm_setAutomine": self._set_automine,
             "evm_fund": self._fund,
@@ -76,7 +77,7 @@ class DevelopmentChain:
             with self._turn:
                 return told | {"result": _spelled(method(*asked.get("params", ())))}
         except TransactionFailed as error:
-            data = error.args[0] if error.args else ""
+            data = _data(error.args[0] if error.args else "")
             return told | {
                 "error": {"code": 3, "message": f"execution reverted: {_reason(data)}", "data": _hex(data)}
             }
@@ -151,7 +152,9 @@ def _request(given: dict[str, Any]) -> dict[str, Any]:
     for name in ("gas", "value"):
         if isinstance(found.get(name), str):
             found[name] = int(found[name], 16)
-    return {name: to_checksum_address(value) if name in ("from", "to") else value for name, value in found.items()}
+    return {
+        name: to_checksum_address(value) if name in ("from", "to") else value for name, value in found.items()
+    }
 
 
 def _number(at: str) -> Any:
@@ -168,7 +171,7 @@ def _spelled(value: Any, name: str = "") -> Any:
     if isinstance(value, dict):
         # A log's data is its data, a transaction's is its input.
         inner = {} if "log_index" in value else NAMES
-        return {_camel(inner.get(key, key)): _spelled(one, key) for key, one in value.items()}
+        return {_camel(inner.get(str(key), str(key))): _spelled(one, key) for key, one in value.items()}
     return [_spelled(one) for one in value]
 
 
@@ -179,6 +182,11 @@ def _camel(name: str) -> str:
 
 def _hex(data: Any) -> str:
     return "0x" + data.hex() if isinstance(data, bytes) else "0x"
+
+
+def _data(told: Any) -> Any:
+    """What the contract returned: py-evm hands bytes, or what Python writes for them."""
+    return ast.literal_eval(told) if isinstance(told, str) and told.startswith(("b'", 'b"')) else told
 
 
 def _reason(data: Any) -> str:
@@ -202,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     chain: DevelopmentChain
 
-    def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_POST(self) -> None:
         """Answer one request."""
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         told = json.dumps(self.chain.answer(asked)).encode()
@@ -229,7 +237,12 @@ def serve(port: int, block_seconds: float, funded: Sequence[str]) -> None:
     sys.stdout.flush()
     # Whoever started it holds the other end: when that is gone, so is this.
     ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+
+    def watch() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=watch, daemon=True).start()
     while not ended.wait(block_seconds or None):
         chain.mine()
 

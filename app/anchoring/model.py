@@ -104,6 +104,8 @@ class Anchor:
     created_at: datetime
     changed_at: datetime
     final_at: datetime | None
+    # As far as the newest block that was looked at tells; None where nothing is known.
+    confirmations: int | None = None
 
     def is_in(self, head: Head) -> bool:
         """Whether the contract, which holds that of its log, has taken this or something after it."""
@@ -165,6 +167,30 @@ class Fees:
 
     most: Decimal
     tip: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """How one event is recorded: by which anchor and as which number, or why not; nothing of it while it waits."""
+
+    anchor_id: str | None
+    number: int | None
+    skipped: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """How a chain looked when it was last asked, and what the submitting account has there."""
+
+    chain_id: int
+    contract: str
+    account: str
+    balance: Decimal | None
+    balance_low: bool
+    block_number: int | None
+    failure: str | None
+    answered_at: datetime | None
+    checked_at: datetime
 
 
 def log_id(ledger: str, epoch: int) -> bytes:

@@ -14,7 +14,7 @@ from app.ledger.leases import Lease
 from app.principal import ALL_INSTITUTIONS
 from app.storage.database import Database, DatabaseRole, Driver, Named, take_role
 
-FIELDS = tuple(field.name for field in fields(Anchor))
+FIELDS = tuple(field.name for field in fields(Anchor) if field.name != "confirmations")
 COLUMNS = ", ".join(FIELDS)
 OPEN = f"""
 SELECT {COLUMNS} FROM anchors
@@ -35,13 +35,15 @@ SELECT hash, anchor_id, account, nonce, raw, fee_max, tip_max, signed_at, sent_a
 FROM anchor_transactions WHERE anchor_id = $1 ORDER BY nonce DESC, signed_at DESC
 """
 ADD = f"""
-INSERT INTO anchors ({COLUMNS}) SELECT {", ".join(f"${place}" for place in range(1, len(FIELDS) + 1))}
+INSERT INTO anchors ({COLUMNS}, revision)
+SELECT {", ".join(f"${place}" for place in range(1, len(FIELDS) + 1))}, coalesce(max(revision), 0) + 1 FROM anchors
 """
 NEXT_NUMBER = "SELECT coalesce(max(number), 0) + 1 FROM anchors"
 CHANGED = ("state", "tx_hash", "block_number", "block_hash", "gas_used", "reverts", "reorgs", "failure", "changed_at",
            "final_at")  # fmt: skip
 CHANGE = f"""
-UPDATE anchors SET {", ".join(f"{name} = ${place}" for place, name in enumerate(CHANGED, 2))} WHERE id = $1
+UPDATE anchors SET revision = (SELECT max(revision) + 1 FROM anchors),
+  {", ".join(f"{name} = ${place}" for place, name in enumerate(CHANGED, 2))} WHERE id = $1
 """
 ADD_TRANSACTION = """
 INSERT INTO anchor_transactions (hash, anchor_id, account, nonce, raw, fee_max, tip_max, signed_at)

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from app.anchoring import outbox, records, tree
 from app.anchoring.chain import Chain, ChainDown, Refused
@@ -37,8 +38,8 @@ log = logging.getLogger("escrowgrid.anchoring")
 
 PAUSE_SECONDS_MAX = 30.0
 REWRITTEN = (
-    "the ledger is not what was anchored, and no restore explains it: run `escrowgrid verify`; after a restore that was "
-    "not noticed, `escrowgrid restore-finished`"
+    "the ledger is not what was anchored, and no restore explains it: run `escrowgrid verify`; after a restore that "
+    "was not noticed, `escrowgrid restore-finished`"
 )
 UNKNOWN_RECORDS = "the contract holds {there} recorded events of this log, and this database knows of {here}"
 
@@ -101,7 +102,9 @@ class Rounds:
             try:
                 failure = await self._round(lease)
                 pause = (
-                    self._settings.chain_poll_seconds if failure is None else min(pause * 2, PAUSE_SECONDS_MAX)
+                    self._settings.chain_poll_seconds
+                    if failure is None
+                    else min(pause * 2, PAUSE_SECONDS_MAX)
                 )
             except LeadLost:
                 return
@@ -122,6 +125,7 @@ class Rounds:
             if low:
                 log.warning("account %s has %s left", self._target.account, balance)
             look = Look(balance, is_low=low, block_number=latest, failure=None)
+            await self._note(lease, look)
             await self._advance(lease, latest)
         except ChainDown as error:
             self._met = False
@@ -130,9 +134,12 @@ class Rounds:
             look = Look(look.balance, look.is_low, look.block_number, str(error))
         if look.failure is not None:
             log.warning("anchoring: %s", look.failure)
+            await self._note(lease, look)
+        return look.failure
+
+    async def _note(self, lease: Lease, look: Look) -> None:
         async with outbox.writing(self._database, lease) as driver:
             await outbox.note_chain(driver, self._target, look, self._clock())
-        return look.failure
 
     async def _look(self) -> int:
         """The newest block, of the right chain with the contract on it."""
@@ -208,9 +215,7 @@ class Rounds:
         recorded = await self._cut_records(view, began)
         head = view.head
         async with self._database.pool(DatabaseRole.FEED).acquire() as driver:
-            if not self._due.is_due(
-                grown - head.size, await outbox.oldest(driver, head.size), self._clock()
-            ):
+            if not self._due.is_due(grown - head.size, await outbox.oldest(driver, head.size), self._clock()):
                 return recorded
             root = await tree.root_at(driver, grown)
         made = self._new(Mode.ANCHOR, view.log_id, began)
@@ -235,7 +240,7 @@ class Rounds:
         self._tell()
         return True
 
-    def _new(self, mode: Mode, of_log: bytes, began: int) -> dict[str, object]:
+    def _new(self, mode: Mode, of_log: bytes, began: int) -> dict[str, Any]:
         now = self._clock()
         return dict.fromkeys(outbox.FIELDS) | {
             "id": self._ids.new("anc"),
@@ -251,7 +256,7 @@ class Rounds:
             "changed_at": now,
         }
 
-    async def _add(self, lease: Lease, made: dict[str, object]) -> None:
+    async def _add(self, lease: Lease, made: dict[str, Any]) -> None:
         async with outbox.writing(self._database, lease) as driver:
-            await outbox.add(driver, Anchor(**made | {"number": await outbox.next_number(driver)}))  # type: ignore[arg-type]
+            await outbox.add(driver, Anchor(**made | {"number": await outbox.next_number(driver)}))
         self._tell()

@@ -319,5 +319,3 @@ class Submitter:
 
 def _too_dear(base: Decimal) -> str:
     return f"gas costs {base / WEI_IN_GWEI:.1f} gwei, more than CHAIN_FEE_MAX_GWEI allows: waiting"
-
-

@@ -68,5 +68,7 @@ class Anchoring(Follower):
             self._templates.update(found)
         told = [(event, self._templates[event.template_id]) for event in events]
         return [
-            (event, records.skip_reason(onchain, self._chain_id)) for event, onchain in told if onchain.enabled
+            (event, records.skip_reason(onchain, self._chain_id))
+            for event, onchain in told
+            if onchain.enabled
         ]

@@ -9,88 +9,17 @@ import strawberry
 
 from app.context import Context, Info
 from app.engine.connection import Node
-from app.engine.enums import describe
 from app.engine.scalars import JsonObject, Long
 from app.ledger import service
-from app.ledger.model import Balances, Effect, Event, Kind, Personal
-from app.ledger.model import Posting as PostingModel
+from app.ledger.model import Effect, Event, Kind, Personal
 from app.ledger.service import StatementLine as StatementLineModel
+from app.ledger.shapes import Actor, BalancesType, Commitments, Posting
 from app.principal import Role
 
 if TYPE_CHECKING:
+    from app.anchoring.types import Anchor, AnchorProof, AnchorRecord
     from app.institutions.graphql import Institution
     from app.positions.types import Position
-
-describe(
-    Kind,
-    "What happened to a position.",
-    {
-        Kind.POSITION_CREATED: "The position was opened; no money has moved yet.",
-        Kind.POSITION_STATE_CHANGED: "The position took a transition of its lifecycle.",
-    },
-    name="LedgerEventKind",
-)
-describe(
-    Effect,
-    "What a transition does to money.",
-    {
-        Effect.NONE: "No money moves.",
-        Effect.FUND: "Money comes in and is held.",
-        Effect.RELEASE: "Held money goes out to the beneficiary.",
-        Effect.REFUND: "Held money goes back to the funder.",
-    },
-    name="MoneyEffect",
-)
-
-
-@strawberry.type(
-    name="Balances", description="A position's money: funded = released + refunded + held, always."
-)
-class BalancesType:
-    """The four amounts."""
-
-    funded: Decimal = strawberry.field(description="All that ever came in.")
-    released: Decimal = strawberry.field(description="What went out to the beneficiary.")
-    refunded: Decimal = strawberry.field(description="What went back to the funder.")
-    held: Decimal = strawberry.field(description="What is held now.")
-
-    @classmethod
-    def of(cls, model: Balances) -> "BalancesType":
-        """As GraphQL tells it."""
-        return cls(funded=model.funded, released=model.released, refunded=model.refunded, held=model.held)
-
-
-@strawberry.type(description="A signed amount on one account; those of an event sum to zero.")
-class Posting:
-    """One leg."""
-
-    account: str = strawberry.field(
-        description="The account: held:<position id>, clearing:in, clearing:out:beneficiary or clearing:out:funder."
-    )
-    amount: Decimal = strawberry.field(description="What the account gained (negative: lost).")
-    currency: str = strawberry.field(description="The currency's code.")
-
-    @classmethod
-    def of(cls, model: PostingModel) -> "Posting":
-        """As GraphQL tells it."""
-        return cls(account=str(model.account), amount=model.amount, currency=model.currency)
-
-
-@strawberry.type(description="Who did it.")
-class Actor:
-    """Key and role."""
-
-    id: strawberry.ID = strawberry.field(description="The key's id, `root`, or `clerk` for the expiry clerk.")
-    role: str = strawberry.field(description="The role of the key.")
-
-
-@strawberry.type(description="What the ledger keeps of personal values: H(salt ‖ value), as lower-case hex.")
-class Commitments:
-    """Stays when the values are erased."""
-
-    holder_reference: str | None = strawberry.field(description="Commitment to holderReference.")
-    reason: str | None = strawberry.field(description="Commitment to reason.")
-    metadata: str | None = strawberry.field(description="Commitment to metadata.")
 
 
 @strawberry.type(
@@ -188,6 +117,41 @@ class LedgerEvent(Node):
         from app.institutions.graphql import institution_by_id
 
         found: Institution | None = await info.context.load(institution_by_id, str(self.institution_id))
+        return found
+
+    @strawberry.field(
+        description="The first anchored head that covers it, on its way or on the chain; null before there is one."
+    )
+    async def anchor(self, info: Info) -> Annotated["Anchor", strawberry.lazy("app.anchoring.types")] | None:
+        """Where it is anchored."""
+        from app.anchoring.types import anchor_of_event
+
+        found: Anchor | None = await info.context.load(anchor_of_event, str(self.id))
+        return found
+
+    @strawberry.field(
+        description="How it is recorded on a chain by itself; null when its template does not ask for that."
+    )
+    async def record(
+        self, info: Info
+    ) -> Annotated["AnchorRecord", strawberry.lazy("app.anchoring.types")] | None:
+        """Where it is recorded."""
+        from app.anchoring.types import record_of_event
+
+        found: AnchorRecord | None = await info.context.load(record_of_event, str(self.id))
+        return found
+
+    @strawberry.field(
+        description="What proves to anybody that it is in a head that the chain has taken; null before there is one.",
+        metadata={"cost": 20},
+    )
+    async def proof(
+        self, info: Info
+    ) -> Annotated["AnchorProof", strawberry.lazy("app.anchoring.types")] | None:
+        """Made when asked for."""
+        from app.anchoring.types import proof_of_event
+
+        found: AnchorProof | None = await info.context.load(proof_of_event, str(self.id))
         return found
 
     @classmethod

@@ -31,6 +31,8 @@ ALTER TABLE anchor_nodes ENABLE ALWAYS TRIGGER append_only;
 CREATE TABLE anchors (
   id text COLLATE "C" PRIMARY KEY,
   number bigint NOT NULL UNIQUE CHECK (number > 0),
+  -- Grows with every change of any of them: what changed since is what has a greater one.
+  revision bigint NOT NULL UNIQUE CHECK (revision > 0),
   mode text COLLATE "C" NOT NULL CHECK (mode IN ('ANCHOR', 'RECORD', 'BEGIN')),
   state text COLLATE "C" NOT NULL CHECK (
     state IN ('PENDING', 'SIGNED', 'BROADCAST', 'MINED', 'FINAL', 'REORGED', 'FAILED', 'SUPERSEDED')),
@@ -99,7 +101,7 @@ CREATE TABLE anchor_chains (
   PRIMARY KEY (chain_id, contract)
 );
 
--- Events of templates that go on a chain, one by one: recorded by an anchor, waiting for it, or skipped with the reason.
+-- Events of templates that go on a chain: recorded by an anchor, waiting for it, or skipped with the reason.
 CREATE TABLE anchor_records (
   institution_id text COLLATE "C" NOT NULL REFERENCES institutions (id),
   event_id text COLLATE "C" NOT NULL,
@@ -117,15 +119,22 @@ CREATE INDEX anchor_records_of ON anchor_records (anchor_id);
 """
 
 SETTING = "(SELECT current_setting('escrowgrid.scope', true))"
-LISTED = "institution_id = ANY ((SELECT string_to_array(current_setting('escrowgrid.scope', true), ','))::text[])"
+LISTED = (
+    "institution_id = ANY ((SELECT string_to_array(current_setting('escrowgrid.scope', true), ','))::text[])"
+)
+# What is on a chain is public: whoever has any scope may see it.
+PUBLIC = "".join(
+    f"""
+ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;
+ALTER TABLE {table} FORCE ROW LEVEL SECURITY;
+CREATE POLICY api_scope ON {table} FOR SELECT TO escrowgrid_api USING ({SETTING} <> '');
+CREATE POLICY writer_all ON {table} FOR ALL TO escrowgrid_writer USING (true) WITH CHECK (true);
+CREATE POLICY feed_all ON {table} FOR SELECT TO escrowgrid_feed USING (true);
+"""
+    for table in ("anchors", "anchor_chains")
+)
 POLICIES = f"""
--- What is on a chain is public: whoever has any scope may see it.
-ALTER TABLE anchors ENABLE ROW LEVEL SECURITY;
-ALTER TABLE anchors FORCE ROW LEVEL SECURITY;
-CREATE POLICY api_scope ON anchors FOR SELECT TO escrowgrid_api USING ({SETTING} <> '');
-CREATE POLICY writer_all ON anchors FOR ALL TO escrowgrid_writer USING (true) WITH CHECK (true);
-CREATE POLICY feed_all ON anchors FOR SELECT TO escrowgrid_feed USING (true);
-
+{PUBLIC}
 ALTER TABLE anchor_records ENABLE ROW LEVEL SECURITY;
 ALTER TABLE anchor_records FORCE ROW LEVEL SECURITY;
 CREATE POLICY api_scope ON anchor_records FOR SELECT TO escrowgrid_api
@@ -133,7 +142,7 @@ CREATE POLICY api_scope ON anchor_records FOR SELECT TO escrowgrid_api
 CREATE POLICY writer_scope ON anchor_records FOR ALL TO escrowgrid_writer USING ({LISTED}) WITH CHECK ({LISTED});
 CREATE POLICY feed_all ON anchor_records FOR SELECT TO escrowgrid_feed USING (true);
 
-GRANT SELECT ON anchors, anchor_records TO escrowgrid_api;
+GRANT SELECT ON anchors, anchor_chains, anchor_records TO escrowgrid_api;
 GRANT SELECT ON anchor_tree, anchor_nodes, anchors, anchor_transactions, anchor_chains, anchor_records
   TO escrowgrid_feed;
 GRANT SELECT, UPDATE ON anchor_tree TO escrowgrid_writer;

@@ -25,8 +25,8 @@ class Node:
 
     def ask(self, method: str, *params: Any) -> Any:
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
-        request = Request(self.url, body, {"Content-Type": "application/json"})  # noqa: S310 - an address of ours
-        with urlopen(request, timeout=20) as answer:  # noqa: S310 - as above
+        request = Request(self.url, body, {"Content-Type": "application/json"})
+        with urlopen(request, timeout=20) as answer:
             told = json.load(answer)
         if "error" in told:
             raise RuntimeError(told["error"])
@@ -44,7 +44,7 @@ class Node:
         for _ in range(blocks):
             self.ask("evm_mine")
 
-    def automine(self, on: bool) -> None:  # noqa: FBT001 - as JSON-RPC has it
+    def automine(self, on: bool) -> None:
         self.ask("evm_setAutomine", on)
 
     def snapshot(self) -> str:

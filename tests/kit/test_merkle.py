@@ -170,7 +170,7 @@ def test_every_node_of_a_tree_is_made_of_perfect_subtrees(start: int, length: in
     size = start + length
     for span in inclusion_spans(start, size):
         pieces = perfect(span)
-        assert [place << level for level, place in pieces][0] == span[0]
+        assert next(place << level for level, place in pieces) == span[0]
         assert sum(1 << level for level, _place in pieces) == span[1] - span[0]
-        assert sorted(pieces, reverse=True)[0][0] == pieces[0][0]
+        assert max(pieces)[0] == pieces[0][0]
         assert all((place << level) >= span[0] for level, place in pieces)

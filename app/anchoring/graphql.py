@@ -1,0 +1,151 @@
+"""Queries on anchors, and the subscription that follows them."""
+
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+import strawberry
+
+from app.anchoring import model, service
+from app.anchoring.model import Mode, State
+from app.anchoring.types import Anchor, AnchorChain, anchor_by_id
+from app.context import Context, Info, may
+from app.engine.connection import After, Before, Connection, First, Last, OrderDirection, connection
+from app.engine.filters import IDFilter, conditions
+from app.engine.roles import Scope
+from app.errors import BadRequest
+from app.ledger.live import TESTS
+
+__all__ = ["Anchor", "Query", "Subscription", "node"]
+
+
+@strawberry.input(description="A test on how far an anchor has come.")
+class AnchorStateFilter:
+    """States."""
+
+    eq: State | None = strawberry.field(default=None, description="Equal to this.")
+    in_: list[State] | None = strawberry.field(default=None, name="in", description="One of these.")
+
+
+@strawberry.input(description="A test on which call an anchor is.")
+class AnchorModeFilter:
+    """Modes."""
+
+    eq: Mode | None = strawberry.field(default=None, description="Equal to this.")
+    in_: list[Mode] | None = strawberry.field(default=None, name="in", description="One of these.")
+
+
+@strawberry.input(description="Which anchors; all tests must pass.")
+class AnchorWhere:
+    """Tests on anchors."""
+
+    id: IDFilter | None = strawberry.field(default=None, description="The anchor's id.")
+    mode: AnchorModeFilter | None = strawberry.field(default=None, description="Which call.")
+    state: AnchorStateFilter | None = strawberry.field(default=None, description="How far it has come.")
+
+
+Where = Annotated[AnchorWhere | None, strawberry.argument(description="Which anchors; all when absent.")]
+
+
+@strawberry.type(description="One message of the live anchors.")
+class AnchorMessage:
+    """An anchor, or a heartbeat."""
+
+    anchor: Anchor | None = strawberry.field(description="The anchor as it is now; null in a heartbeat.")
+    heartbeat: bool = strawberry.field(
+        description="Whether this message only tells that the stream is alive."
+    )
+
+
+@strawberry.type
+class Query:
+    """Reads of this slice."""
+
+    @strawberry.field(
+        permission_classes=[may(Scope.READ)],
+        description="What was and is submitted to a chain, newest first unless said otherwise.",
+    )
+    async def anchors(
+        self,
+        info: Info,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+        where: Where = None,
+        direction: Annotated[
+            OrderDirection, strawberry.argument(description="ASC: oldest first. DESC: newest first.")
+        ] = OrderDirection.DESC,
+    ) -> Connection[Anchor]:
+        """One page."""
+        context, tests = info.context, conditions(where)
+        request = context.page(first, after, last, before)
+        async with context.reading() as reading:
+            page = await service.page(
+                reading, context.scope, request, tests, descending=direction is OrderDirection.DESC
+            )
+
+        async def count() -> int:
+            async with context.reading() as reading:
+                return await service.count(reading, context.scope, tests)
+
+        return connection(page, Anchor.of, count)
+
+    @strawberry.field(
+        permission_classes=[may(Scope.READ)],
+        description="The chains that are anchored on, as they looked when they were last asked; none when none is.",
+    )
+    async def anchor_chains(self, info: Info) -> list[AnchorChain]:
+        """All of them."""
+        context = info.context
+        async with context.reading() as reading:
+            return [AnchorChain.of(one) for one in await service.accounts(reading, context.scope)]
+
+
+@strawberry.type
+class Subscription:
+    """The live anchors."""
+
+    @strawberry.subscription(
+        permission_classes=[may(Scope.READ)],
+        description="Every anchor that changes from now on, as it is then. It has no cursor: after a lost connection, "
+        "list `anchors`, then follow. What changes twice at once may be told once.",
+    )
+    async def anchor_changed(
+        self,
+        info: Info,
+        where: Where = None,
+        heartbeat_seconds: Annotated[
+            int | None,
+            strawberry.argument(description="When there is nothing to tell for so many seconds, say so."),
+        ] = None,
+    ) -> AsyncGenerator[AnchorMessage, None]:
+        """For ever."""
+        context, tests = info.context, conditions(where)
+        settings, news = context.services.settings, context.services.anchor_news
+        if heartbeat_seconds is not None and heartbeat_seconds < settings.heartbeat_seconds_min:
+            raise BadRequest(f"a heartbeat comes at most every {settings.heartbeat_seconds_min:g} seconds")
+        async with context.reading() as reading:
+            seen = await service.revision(reading, context.scope)
+        quiet = 0.0
+        while True:
+            await context.renew()
+            async with context.reading() as reading:
+                changes = await service.changed(reading, context.scope, seen)
+            await context.renew()
+            for revision, anchor in changes:
+                seen = revision
+                if all(TESTS[test.operator](getattr(anchor, test.field), test.value) for test in tests):
+                    quiet = 0.0
+                    yield AnchorMessage(anchor=Anchor.of(anchor), heartbeat=False)
+            if not changes:
+                await news.wait(settings.tick_seconds)
+                quiet += settings.tick_seconds
+                if heartbeat_seconds is not None and quiet >= heartbeat_seconds:
+                    quiet = 0.0
+                    yield AnchorMessage(anchor=None, heartbeat=True)
+
+
+async def node(context: Context, id: str) -> Anchor | None:
+    """An anchor by id, or None."""
+    found: model.Anchor | None = await context.load(anchor_by_id, id)
+    return None if found is None else Anchor.of(found)

@@ -1,0 +1,80 @@
+"""What proves to anybody that an event is in a head that was anchored: nothing of ours is needed to check it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from app.anchoring import tree
+from app.anchoring.model import Anchor, log_id
+from app.kit.canonical import Json
+from app.kit.merkle import root_by_inclusion
+from app.ledger.model import Event
+from app.ledger.spelling import spelling
+from app.storage.database import Driver
+
+VERSION = 1
+LEDGER = "SELECT log_id FROM ledger_head"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The path from an event to the root of an anchored head."""
+
+    ledger: str
+    event: Event
+    anchor: Anchor
+    root: bytes
+    path: Sequence[bytes]
+
+    @property
+    def index(self) -> int:
+        """The event's place among the leaves, from 0."""
+        return self.event.global_sequence - 1
+
+    def document(self) -> Mapping[str, Json]:
+        """As `escrowgrid prove` writes it and verify_proof.py reads it."""
+        anchor = self.anchor
+        return {
+            "version": VERSION,
+            "ledger": self.ledger,
+            "epoch": anchor.epoch,
+            "logId": anchor.log_id.hex(),
+            "event": {
+                "id": self.event.id,
+                "hashVersion": self.event.hash_version,
+                "content": spelling(self.event).decode(),
+                "previousHash": self.event.previous_hash.hex(),
+                "hash": self.event.hash.hex(),
+            },
+            "inclusion": {
+                "index": self.index,
+                "size": anchor.size,
+                "root": self.root.hex(),
+                "path": [one.hex() for one in self.path],
+            },
+            "anchor": {
+                "id": anchor.id,
+                "state": anchor.state.value,
+                "chainId": anchor.chain_id,
+                "contract": anchor.contract,
+                "transaction": None if anchor.tx_hash is None else "0x" + anchor.tx_hash.hex(),
+                "blockNumber": anchor.block_number,
+            },
+        }
+
+
+class NotProven(Exception):
+    """The ledger of this database does not lead to the root that was anchored; the message says what to do."""
+
+
+async def prove(driver: Driver, event: Event, anchor: Anchor) -> Proof:
+    """The proof of an event by an anchor that covers it, as the feed role. Raises `NotProven`."""
+    assert anchor.size is not None, "only heads prove"
+    assert anchor.root is not None, "only heads prove"
+    ledger = await driver.fetchval(LEDGER)
+    path = await tree.inclusion(driver, event.global_sequence - 1, anchor.size)
+    found = root_by_inclusion(event.hash, event.global_sequence - 1, anchor.size, path)
+    if found != anchor.root or anchor.log_id != log_id(ledger, anchor.epoch):
+        raise NotProven(
+            f"anchor {anchor.id} holds another root than this ledger has: run `escrowgrid verify`"
+        )
+    return Proof(ledger, event, anchor, found, path)

@@ -1,0 +1,92 @@
+"""How anchoring stands, in the numbers that an operator wants to see."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.anchoring.model import Account, Anchor
+from app.anchoring.outbox import COLUMNS, anchor_of
+from app.storage.database import Driver
+
+CHAINS = """
+SELECT chain_id, contract, account, balance, balance_low, block_number, failure, answered_at, checked_at
+FROM anchor_chains ORDER BY chain_id, contract
+"""
+STATES = "SELECT state, count(*) AS n FROM anchors GROUP BY state"
+SIZES = """
+SELECT h.global_sequence AS ledger, t.size AS tree,
+  (SELECT coalesce(max(size), 0) FROM anchors WHERE mode = 'ANCHOR' AND state IN ('MINED', 'FINAL')) AS mined,
+  (SELECT coalesce(max(size), 0) FROM anchors WHERE mode = 'ANCHOR' AND state = 'FINAL') AS final
+FROM ledger_head h CROSS JOIN anchor_tree t
+"""
+RECORDS = """
+SELECT count(*) FILTER (WHERE anchor_id IS NOT NULL) AS taken,
+  count(*) FILTER (WHERE anchor_id IS NULL AND skipped IS NULL) AS waiting,
+  count(*) FILTER (WHERE skipped IS NOT NULL) AS skipped
+FROM anchor_records
+"""
+REASONS = """
+SELECT skipped, count(*) AS n FROM anchor_records WHERE skipped IS NOT NULL GROUP BY skipped ORDER BY n DESC LIMIT 10
+"""
+COUNTS = "SELECT coalesce(sum(reorgs), 0) AS reorgs, coalesce(sum(reverts), 0) AS reverts FROM anchors"
+UNSETTLED = f"""
+SELECT {COLUMNS} FROM anchors WHERE state <> 'FINAL' AND state <> 'SUPERSEDED' ORDER BY number LIMIT 20
+"""
+OLDEST = """
+SELECT recorded_at FROM ledger_events WHERE global_sequence = $1 + 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How everything stands; the sizes are numbers of events."""
+
+    chains: Sequence[Account]
+    states: Mapping[str, int]
+    ledger: int
+    tree: int
+    mined: int
+    final: int
+    # Since when the oldest event that is in no final anchor waits.
+    waiting_since: datetime | None
+    recorded: int
+    to_record: int
+    skipped: int
+    reasons: Mapping[str, int]
+    reorgs: int
+    reverts: int
+    unsettled: Sequence[Anchor]
+
+
+async def read(driver: Driver) -> Status:
+    """As the feed role."""
+    sizes, taken = await driver.fetchrow(SIZES), await driver.fetchrow(RECORDS)
+    counts = await driver.fetchrow(COUNTS)
+    assert sizes is not None, "one row each"
+    assert taken is not None, "one row each"
+    assert counts is not None, "one row each"
+    return Status(
+        chains=[Account(**dict(row)) for row in await driver.fetch(CHAINS)],
+        states={row["state"]: row["n"] for row in await driver.fetch(STATES)},
+        ledger=sizes["ledger"],
+        tree=sizes["tree"],
+        mined=sizes["mined"],
+        final=sizes["final"],
+        waiting_since=await driver.fetchval(OLDEST, sizes["final"]),
+        recorded=taken["taken"],
+        to_record=taken["waiting"],
+        skipped=taken["skipped"],
+        reasons={row["skipped"]: row["n"] for row in await driver.fetch(REASONS)},
+        reorgs=int(counts["reorgs"]),
+        reverts=int(counts["reverts"]),
+        unsettled=[anchor_of(row) for row in await driver.fetch(UNSETTLED)],
+    )
+
+
+async def retry(driver: Driver) -> int:
+    """Have what failed tried again, as the writer role; returns how many."""
+    done = await driver.execute(
+        "UPDATE anchors SET state = 'PENDING', reverts = 0, revision = (SELECT max(revision) + 1 FROM anchors) "
+        "WHERE state = 'FAILED'"
+    )
+    return int(done.rpartition(" ")[2])

@@ -1,0 +1,225 @@
+#!/usr/bin/env python3
+# requires: Python 3.9 or newer, and nothing else
+"""Checks that an event is in a ledger whose head was anchored on a chain, without trusting whoever runs the ledger.
+
+    python verify_proof.py proof.json                              is the proof sound in itself, and which root has it?
+    python verify_proof.py proof.json --size 8 --root 5dc9…        does it lead to this head?
+    python verify_proof.py proof.json --rpc https://… --contract 0x…   is this root anchored on the chain?
+
+Give the contract's address as you know it from elsewhere: an address that comes with the proof proves nothing. Exits
+with 0 when everything holds, with 1 when something does not, with 2 when it could not be found out.
+
+What is checked (RFC 6962, with SHA-256):
+  1. hash  = sha256("escrowgrid.event.1" + previous hash + content): the content is what was hashed;
+  2. leaf  = sha256(0x00 + hash), and with the path from the leaf up: root;
+  3. log   = sha256("escrowgrid.log.1" + ledger + ":" + epoch): whose root it is;
+  4. the transaction's receipt holds the contract's Anchored(log, previous size, size, root).
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import urllib.request
+
+EVENT_TAG = b"escrowgrid.event.1"
+LOG_TAG = b"escrowgrid.log.1"
+# keccak256("Anchored(bytes32,uint64,uint64,bytes32)")
+ANCHORED = "0x7cd1aecde99af6811cf75335397526e9c32ca8eed27035d2eee23d41062d837d"
+# Where the content, a JSON array, has the event's id and its place in the ledger (from 1).
+ID_PLACE, SEQUENCE_PLACE = 1, 34
+SIZE_MAX = 2**63
+
+
+class Wrong(Exception):
+    """The proof does not hold."""
+
+
+class Unknown(Exception):
+    """It could not be found out."""
+
+
+def sha256(*parts):
+    """The hash of all parts, one behind the other."""
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def unhex(text, what):
+    """32 bytes of lower-case hex."""
+    if not isinstance(text, str) or len(text) != 64 or text != text.lower():
+        raise Wrong(f"{what} is not 64 lower-case hex digits")
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise Wrong(f"{what} is not 64 lower-case hex digits") from None
+
+
+def number(value, what):
+    """A whole number that is not negative."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < SIZE_MAX:
+        raise Wrong(f"{what} is not a whole number")
+    return value
+
+
+def root_of(leaf, index, size, path):
+    """The root that an inclusion proof leads to: RFC 9162, section 2.1.3.2."""
+    if index >= size:
+        raise Wrong("the leaf is beyond the end of the tree")
+    here, last, found = index, size - 1, sha256(b"\x00", leaf)
+    for sibling in path:
+        if last == 0:
+            raise Wrong("the path is too long")
+        if here & 1 or here == last:
+            found = sha256(b"\x01", sibling, found)
+            while here and not here & 1:
+                here, last = here >> 1, last >> 1
+        else:
+            found = sha256(b"\x01", found, sibling)
+        here, last = here >> 1, last >> 1
+    if last:
+        raise Wrong("the path is too short")
+    return found
+
+
+def check_event(proof):
+    """That the content was hashed, and sits where the proof says; returns the hash."""
+    event = proof["event"]
+    if proof["version"] != 1 or event["hashVersion"] != 1:
+        raise Wrong("this verifier knows version 1")
+    content = event["content"]
+    found = sha256(EVENT_TAG, unhex(event["previousHash"], "previousHash"), content.encode())
+    if found != unhex(event["hash"], "hash"):
+        raise Wrong("the content does not have this hash")
+    fields = json.loads(content)
+    if fields[ID_PLACE] != event["id"]:
+        raise Wrong("the content is of another event")
+    if fields[SEQUENCE_PLACE] != number(proof["inclusion"]["index"], "index") + 1:
+        raise Wrong("the content has another place in the ledger")
+    return found
+
+
+def check_inclusion(proof, leaf):
+    """That the path leads from the event to the root; returns the root."""
+    part = proof["inclusion"]
+    path = [unhex(step, "a step of the path") for step in part["path"]]
+    found = root_of(leaf, number(part["index"], "index"), number(part["size"], "size"), path)
+    if found != unhex(part["root"], "root"):
+        raise Wrong("the path leads to another root")
+    return found
+
+
+def check_log(proof):
+    """That the log's name is that of the ledger; returns it."""
+    epoch = number(proof["epoch"], "epoch")
+    found = sha256(LOG_TAG, f"{proof['ledger']}:{epoch}".encode())
+    if found != unhex(proof["logId"], "logId"):
+        raise Wrong("the log is not that of the ledger")
+    return found
+
+
+def ask(url, method, *params):
+    """One JSON-RPC call."""
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            told = json.load(answer)
+    except (OSError, ValueError) as error:
+        raise Unknown(f"the node does not answer: {error}") from None
+    if "error" in told:
+        raise Unknown(f"the node says: {told['error']}")
+    return told["result"]
+
+
+def check_chain(proof, url, contract, confirmations):
+    """That the contract, on that chain, holds this head of the log; returns the block and how many attest it."""
+    anchor = proof["anchor"]
+    chain_id = int(ask(url, "eth_chainId"), 16)
+    if chain_id != anchor["chainId"]:
+        raise Wrong(f"the node is on chain {chain_id}, the anchor on chain {anchor['chainId']}")
+    receipt = ask(url, "eth_getTransactionReceipt", anchor["transaction"])
+    if receipt is None:
+        raise Wrong("the chain does not have the transaction: make the proof anew, it may have been replaced")
+    if int(receipt["status"], 16) != 1:
+        raise Wrong("the transaction was reverted")
+    part = proof["inclusion"]
+    topics = [ANCHORED, "0x" + proof["logId"]]
+    for log in receipt["logs"]:
+        if log["address"].lower() != contract.lower() or [topic.lower() for topic in log["topics"]] != topics:
+            continue
+        data = bytes.fromhex(log["data"][2:])
+        if int.from_bytes(data[32:64], "big") == part["size"] and data[64:96].hex() == part["root"]:
+            break
+    else:
+        raise Wrong("the transaction does not anchor this root at this contract")
+    block = int(receipt["blockNumber"], 16)
+    deep = int(ask(url, "eth_blockNumber"), 16) - block + 1
+    if deep < confirmations:
+        raise Wrong(f"only {deep} blocks attest it")
+    return block, deep
+
+
+def check(proof, head=None, rpc=None, contract=None, confirmations=1, say=print):
+    """Everything that was asked for; raises Wrong or Unknown."""
+    leaf = check_event(proof)
+    say(f"event   {proof['event']['id']} has the hash {leaf.hex()}")
+    found = check_inclusion(proof, leaf)
+    part = proof["inclusion"]
+    say(f"leaf    {part['index']} of {part['size']} leads to the root {found.hex()}")
+    say(f"log     {check_log(proof).hex()} is that of ledger {proof['ledger']}, epoch {proof['epoch']}")
+    if head is not None and (part["size"], found.hex()) != (head[0], head[1].lower()):
+        raise Wrong(f"the head is not {head[0]} leaves with the root {head[1]}")
+    if rpc is not None:
+        address = contract or proof["anchor"]["contract"]
+        block, deep = check_chain(proof, rpc, address, confirmations)
+        say(
+            f"anchor  block {block} of chain {proof['anchor']['chainId']} holds it, attested by {deep} blocks"
+        )
+        if contract is None:
+            say(
+                f"BUT     the address of the contract, {address}, is the proof's own: compare it, or give --contract"
+            )
+    elif head is None:
+        say(
+            "BUT     nothing says yet that this head was anchored: give --size and --root, or --rpc and --contract"
+        )
+
+
+def main(arguments=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("proof", help="what `escrowgrid prove` or ledgerEvent.proof.document told")
+    parser.add_argument("--size", type=int, help="with --root: a head that you know was anchored")
+    parser.add_argument("--root", help="its root, in hex")
+    parser.add_argument("--rpc", help="JSON-RPC address of a node that you trust")
+    parser.add_argument("--contract", help="the address of the contract, as you know it from elsewhere")
+    parser.add_argument("--confirmations", type=int, default=1, help="how many blocks have to attest it")
+    given = parser.parse_args(arguments)
+    if (given.size is None) != (given.root is None):
+        parser.error("a head is its --size and its --root: trees of different sizes may share a path")
+    try:
+        with open(given.proof, encoding="utf-8") as file:
+            proof = json.load(file)
+    except (OSError, ValueError) as error:
+        print(f"UNKNOWN the file cannot be read: {error}")
+        return 2
+    try:
+        head = None if given.root is None else (given.size, given.root)
+        check(proof, head, given.rpc, given.contract, given.confirmations)
+    except Wrong as error:
+        print(f"WRONG   {error}")
+        return 1
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        print(f"WRONG   this is not such a proof: {error!r}")
+        return 1
+    except Unknown as error:
+        print(f"UNKNOWN {error}")
+        return 2
+    print("HOLDS")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
