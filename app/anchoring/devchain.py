@@ -5,7 +5,6 @@
 """
 
 import argparse
-import ast
 import json
 import sys
 import threading
@@ -185,8 +184,8 @@ def _hex(data: Any) -> str:
 
 
 def _data(told: Any) -> Any:
-    """What the contract returned: py-evm hands bytes, or what Python writes for them."""
-    return ast.literal_eval(told) if isinstance(told, str) and told.startswith(("b'", 'b"')) else told
+    """What the contract returned: py-evm hands it inside the error it stopped with."""
+    return told.args[0] if isinstance(told, Exception) and told.args else told
 
 
 def _reason(data: Any) -> str:
