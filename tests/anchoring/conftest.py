@@ -16,12 +16,15 @@ from app.anchoring.chain import Chain
 from app.anchoring.deploying import deploy
 from app.anchoring.keys import LocalSigner, from_key
 from app.anchoring.model import Head, log_id
+from app.kit.merkle import CompactRange
 from app.main import Parts, assemble
 from app.settings import Settings
 from app.storage.database import Address
 from tests.anchoring import nodes
 from tests.anchoring.nodes import Node
+from tests.anchoring.proxy import Proxy, running
 from tests.conftest import ROOT_KEY, eventually
+from verify_proof import ANCHORED
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +76,14 @@ async def chain(deployed: Deployed) -> AsyncIterator[Chain]:
 
 
 @pytest.fixture
-def settings(deployed: Deployed, tmp_path: Path) -> Settings:
+def proxy(node: Node) -> Iterator[Proxy]:
+    """Between the server and the node."""
+    with running(node.url) as found:
+        yield found
+
+
+@pytest.fixture
+def settings(deployed: Deployed, proxy: Proxy, tmp_path: Path) -> Settings:
     """Anchors at once, and looks often."""
     return Settings(
         root_api_key=SecretStr(ROOT_KEY),
@@ -82,7 +92,7 @@ def settings(deployed: Deployed, tmp_path: Path) -> Settings:
         lease_seconds=2.0,
         pool_size_max=5,
         data_dir=tmp_path,
-        chain_url=SecretStr(deployed.node.url),
+        chain_url=SecretStr(proxy.url),
         chain_id=deployed.node.chain_id,
         chain_contract=deployed.contract,
         chain_key=deployed.key,
@@ -146,6 +156,47 @@ def head(owner: asyncpg.Connection, chain: Chain) -> Callable[..., Awaitable[Hea
     return read
 
 
+Whole = Callable[..., Awaitable[int]]
+
+
+@pytest.fixture
+def whole(owner: asyncpg.Connection, deployed: Deployed) -> Whole:
+    """Asserts that the chain holds the ledger's heads, each once and without a gap; returns how many."""
+
+    async def check(epoch: int = 1) -> int:
+        ledger: Any = await owner.fetchval("SELECT log_id FROM ledger_head")
+        told = deployed.node.ask(
+            "eth_getLogs",
+            {
+                "fromBlock": "0x0",
+                "toBlock": "latest",
+                "address": deployed.contract,
+                "topics": [ANCHORED, "0x" + log_id(ledger, epoch).hex()],
+            },
+        )
+        rows = await owner.fetch("SELECT hash FROM ledger_events ORDER BY global_sequence")
+        tree, here = CompactRange(), 0
+        hashes = []
+        for log in told:
+            data = bytes.fromhex(log["data"][2:])
+            previous, size = int.from_bytes(data[:32], "big"), int.from_bytes(data[32:64], "big")
+            assert previous == here, "no gap, and nothing twice"
+            tree.extend(row["hash"] for row in rows[here:size])
+            assert tree.root() == data[64:96], "the root is the ledger's"
+            here = size
+            hashes.append(bytes.fromhex(log["transactionHash"][2:]))
+        assert here == len(rows), "nothing is lost"
+        final = await owner.fetch(
+            "SELECT tx_hash, size FROM anchors WHERE mode = 'ANCHOR' AND state = 'FINAL'"
+        )
+        assert sorted(row["tx_hash"] for row in final) == sorted(hashes), (
+            "the database knows what the chain has"
+        )
+        return len(hashes)
+
+    return check
+
+
 @pytest.fixture
 async def again(settings: Settings, address: Address) -> AsyncIterator[Parts]:
     """Another server process on the same database."""
@@ -160,8 +211,10 @@ def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
     reporter = request.config.pluginmanager.get_plugin("terminalreporter")
 
     def say(text: str) -> None:
-        if reporter is not None:
-            reporter.ensure_newline()
-            reporter.write_line(text)
+        capture = request.config.pluginmanager.get_plugin("capturemanager")
+        if reporter is not None and capture is not None:
+            with capture.global_and_fixture_disabled():
+                reporter.ensure_newline()
+                reporter.write_line(text)
 
     return say

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,6 +127,7 @@ def anvil(binary: Path, port: int) -> Iterator[AnvilNode]:
             except OSError:
                 if process.poll() is not None:
                     raise
+                time.sleep(0.05)
         yield node
     finally:
         process.terminate()
