@@ -1,6 +1,6 @@
 # Everything is relative and nothing runs by a script of .venv/bin, so that a path with spaces does no harm.
 .DEFAULT_GOAL := help
-.PHONY: run test e2e check schema bench soak docs dashboard graphiql dist lock clean help
+.PHONY: run test e2e check schema bench soak docs dashboard contract graphiql dist lock clean help
 SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules
 
@@ -13,7 +13,8 @@ PIP := $(RUN) pip --disable-pip-version-check install --quiet
 LOCK := $(RUN) uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
 
-run: .venv/installed ## Start Escrowgrid with its own database and demo data: PORT=8000 ARGS="--memory --no-demo"
+# The development chain is a development dependency.
+run: $(if $(findstring --chain,$(ARGS)),.venv/installed-dev,.venv/installed) ## Start Escrowgrid with its own database and demo data: PORT=8000 ARGS="--memory --no-demo --chain"
 	@exec $(RUN) app.cli dev --port $(PORT) $(ARGS)
 
 # Side by side first; then, one at a time, what measures time or memory. 5: nothing was chosen there.
@@ -49,6 +50,9 @@ docs: .venv/installed-dev ## Write the reference anew and build the documentatio
 
 dashboard: ## Build the dashboard anew (needs Node 20.19 or newer); the result is checked in
 	cd frontend-examples/dashboard && npm ci --no-audit --no-fund && npm run build
+
+contract: .venv/installed-dev ## Compile the contract: writes contracts/anchor.json
+	$(RUN) contracts
 
 graphiql: ## Build the GraphiQL page anew (needs Node 20.19 or newer); the result is checked in
 	cd app/http/graphiql/source && npm ci --no-audit --no-fund && npx vite build

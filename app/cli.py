@@ -28,7 +28,8 @@ def main() -> None:
 @click.option("--port", type=int, default=None, help="Port to listen on (default 8000).")
 @click.option("--host", default=None, help="Address to listen on (default 127.0.0.1).")
 @click.option("--no-demo", is_flag=True, help="Start empty: no demo institutions, nothing moves by itself.")
-def dev(*, memory: bool, port: int | None, host: str | None, no_demo: bool) -> None:
+@click.option("--chain", is_flag=True, help="Anchor on a development chain of its own, gone at exit.")
+def dev(*, memory: bool, port: int | None, host: str | None, no_demo: bool, chain: bool) -> None:
     """Everything in one process: database, demo data, GraphiQL."""
     from app.dev import run
 
@@ -38,7 +39,7 @@ def dev(*, memory: bool, port: int | None, host: str | None, no_demo: bool) -> N
     settings = settings_of(port=port, host=host, **changes)
     _check_port(settings)
     settings = settings.model_copy(update={"root_api_key": SecretStr(_root_key(settings, keep=not memory))})
-    guarded(lambda: run(settings, demo=not no_demo))
+    guarded(lambda: run(settings, demo=not no_demo, chain=chain))
 
 
 @main.command()

@@ -4,13 +4,15 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import click
 from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
 from app.demo.story import Story
+from app.errors import Invalid
 from app.http import server
 from app.http.graphiql import DevelopmentKey
 from app.main import create_app
@@ -18,15 +20,15 @@ from app.settings import Settings, StoreBackend
 from app.storage.provide import provide, reach
 
 
-def run(settings: Settings, *, demo: bool) -> None:
+def run(settings: Settings, *, demo: bool, chain: bool = False) -> None:
     """`escrowgrid dev`: until Ctrl-C; nothing is left running."""
     _log(settings)
     assert settings.root_api_key is not None, "dev always has a root key"
     key = DevelopmentKey("Root (sees every institution)", settings.root_api_key.get_secret_value())
-    with provide(settings) as address:
+    with provide(settings) as address, _chain(settings, wanted=chain) as whole:
         reach(address)
-        app = create_app(settings, address, development_keys=[key], beside=Story().play if demo else None)
-        _serve(app, settings, lambda: _greet(settings, key, demo=demo))
+        app = create_app(whole, address, development_keys=[key], beside=Story().play if demo else None)
+        _serve(app, whole, lambda: _greet(whole, key, demo=demo, chain=chain))
 
 
 def serve(settings: Settings, workers: int) -> None:
@@ -47,6 +49,20 @@ def serve(settings: Settings, workers: int) -> None:
         Multiprocess(config, sockets=[config.bind_socket()]).run()
 
 
+@contextmanager
+def _chain(settings: Settings, *, wanted: bool) -> Iterator[Settings]:
+    """The settings, with those of a development chain that is running when it is wanted."""
+    if not wanted:
+        yield settings
+        return
+    if settings.chain_url is not None:
+        raise Invalid("CHAIN_URL names a chain already: leave out --chain, or the setting")
+    from app.anchoring.development import running
+
+    with running() as chain:
+        yield settings.model_copy(update=chain)
+
+
 def _serve(app: Starlette, settings: Settings, started: Callable[[], None] = lambda: None) -> None:
     config = server.config(app, settings)
     serving = server.Server(config, started)
@@ -64,7 +80,7 @@ def _log(settings: Settings) -> None:
     logging.getLogger("httpx").setLevel("WARNING")
 
 
-def _greet(settings: Settings, key: DevelopmentKey, *, demo: bool) -> None:
+def _greet(settings: Settings, key: DevelopmentKey, *, demo: bool, chain: bool) -> None:
     where = {
         StoreBackend.MEMORY: "in memory, gone at exit",
         StoreBackend.EMBEDDED: f"in {settings.data_dir}/",
@@ -75,4 +91,8 @@ def _greet(settings: Settings, key: DevelopmentKey, *, demo: bool) -> None:
     click.echo(f"  GraphiQL  {here}/graphql")
     click.echo(f"  database  {where}{'; demo data that keeps moving' if demo else ''}")
     click.echo(f"  root key  {key.key}")
+    if chain and settings.chain_url is not None:
+        url = settings.chain_url.get_secret_value()
+        click.echo(f"  chain     a development chain on {url}, gone at exit: it proves nothing to anybody")
+        click.echo(f"  contract  {settings.chain_contract} on chain {settings.chain_id}")
     click.echo("  Ctrl-C ends everything.")

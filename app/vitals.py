@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from app.chain_vitals import Anchoring
 from app.context import Services
 from app.documents.service import TrustedDocuments
 from app.engine.compiled import Plans
@@ -13,7 +14,7 @@ from app.ledger import steering
 from app.ledger.bell import Bell
 from app.ledger.steering import Standing
 from app.limits.service import Quota
-from app.storage.database import Database, DatabaseRole
+from app.storage.database import Database, DatabaseRole, Driver
 
 log = logging.getLogger("escrowgrid.http")
 
@@ -25,11 +26,13 @@ GAUGE, COUNTER, HISTOGRAM = Kind.GAUGE, Kind.COUNTER, Kind.HISTOGRAM
 
 def of(services: Services, bell: Bell, quota: Quota, documents: TrustedDocuments, plans: Plans) -> Vitals:
     """Everything there is to see of one process."""
-    ledger = Ledger(services.database)
+    anchoring = Anchoring(services.clock) if services.settings.anchors else None
+    ledger = Ledger(services.database, anchoring.ask if anchoring else None)
     vitals = (
         *_writer(services),
         *_feed(services, bell, ledger),
         *_pools(services.database),
+        *(anchoring.vitals() if anchoring else ()),
         Vital(COUNTER, "escrowgrid_plans_used", "Operations run by a compiled plan.", lambda: plans.used),
         Vital(COUNTER, "escrowgrid_plans_compiled", "Plans compiled.", lambda: plans.compiled),
         Vital(
@@ -175,8 +178,9 @@ def _pools(database: Database) -> Sequence[Vital]:
 class Ledger:
     """What only the database knows: the head and the followers, asked for when somebody looks."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, also: Callable[[Driver], Awaitable[None]] | None = None) -> None:
         self._database = database
+        self._also = also
         self._turn = asyncio.Lock()
         self._until = 0.0
         self.standings: Sequence[Standing] = ()
@@ -206,3 +210,5 @@ class Ledger:
         async with self._database.pool(DatabaseRole.FEED).acquire() as connection:
             self.standings = await steering.standings(connection)
             self.head = await steering.head(connection)
+            if self._also is not None:
+                await self._also(connection)

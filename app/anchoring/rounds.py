@@ -9,6 +9,7 @@ from typing import Any
 
 from app.anchoring import outbox, records, tree
 from app.anchoring.chain import Chain, ChainDown, Refused
+from app.anchoring.journal import View
 from app.anchoring.keys import Signer
 from app.anchoring.model import (
     CLOSED,
@@ -25,7 +26,7 @@ from app.anchoring.model import (
     log_id,
 )
 from app.anchoring.outbox import Ledger, Look
-from app.anchoring.submitter import Submitter, View
+from app.anchoring.submitter import Submitter
 from app.kit.clock import Clock
 from app.kit.ids import Ids
 from app.kit.tasks import end
@@ -75,6 +76,8 @@ class Rounds:
         self._met = False
         # The epoch in which the ledger's present log began, once it is known.
         self._began: int | None = None
+        # Why events are not recorded at the moment; heads are anchored all the same.
+        self._unrecorded: str | None = None
         self._lease: Lease | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -127,6 +130,7 @@ class Rounds:
             look = Look(balance, is_low=low, block_number=latest, failure=None)
             await self._note(lease, look)
             await self._advance(lease, latest)
+            look = replace(look, failure=self._unrecorded)
         except ChainDown as error:
             self._met = False
             look = Look(look.balance, look.is_low, look.block_number, str(error))
@@ -212,11 +216,13 @@ class Rounds:
         """Make the next calls: recorded events first, then a head, when enough wait for long enough."""
         if any(one.mode is Mode.BEGIN and one.state not in ON_CHAIN for one in under_way):
             return False
-        recorded = await self._cut_records(view, began)
+        return await self._cut_records(view, began) | await self._cut_head(view, began, grown)
+
+    async def _cut_head(self, view: View, began: int, grown: int) -> bool:
         head = view.head
         async with self._database.pool(DatabaseRole.FEED).acquire() as driver:
             if not self._due.is_due(grown - head.size, await outbox.oldest(driver, head.size), self._clock()):
-                return recorded
+                return False
             root = await tree.root_at(driver, grown)
         made = self._new(Mode.ANCHOR, view.log_id, began)
         spans = {"previous_size": head.size, "previous_root": head.root, "size": grown, "root": root}
@@ -229,8 +235,11 @@ class Rounds:
             known = await outbox.recorded(driver, self._target, view.log_id)
         if not waiting:
             return False
-        if known != view.head.recorded:
-            raise Amiss(UNKNOWN_RECORDS.format(there=view.head.recorded, here=known))
+        # A database that knows of none was promoted from a mirror, which does not copy them: it goes on.
+        if known not in (0, view.head.recorded):
+            self._unrecorded = UNKNOWN_RECORDS.format(there=view.head.recorded, here=known)
+            return False
+        known, self._unrecorded = view.head.recorded, None
         made = self._new(Mode.RECORD, view.log_id, began) | {"first": known + 1, "count": len(waiting)}
         institutions = sorted({one.institution_id for one in waiting})
         async with outbox.writing(self._database, view.lease, institutions) as driver:

@@ -20,10 +20,9 @@ SELECT h.global_sequence AS ledger, t.size AS tree,
 FROM ledger_head h CROSS JOIN anchor_tree t
 """
 RECORDS = """
-SELECT count(*) FILTER (WHERE anchor_id IS NOT NULL) AS taken,
-  count(*) FILTER (WHERE anchor_id IS NULL AND skipped IS NULL) AS waiting,
-  count(*) FILTER (WHERE skipped IS NOT NULL) AS skipped
-FROM anchor_records
+SELECT (SELECT coalesce(sum(count), 0) FROM anchors WHERE mode = 'RECORD' AND state <> 'SUPERSEDED') AS taken,
+  (SELECT count(*) FROM anchor_records WHERE anchor_id IS NULL AND skipped IS NULL) AS waiting,
+  (SELECT count(*) FROM anchor_records WHERE skipped IS NOT NULL) AS skipped
 """
 REASONS = """
 SELECT skipped, count(*) AS n FROM anchor_records WHERE skipped IS NOT NULL GROUP BY skipped ORDER BY n DESC LIMIT 10
@@ -73,7 +72,7 @@ async def read(driver: Driver) -> Status:
         mined=sizes["mined"],
         final=sizes["final"],
         waiting_since=await driver.fetchval(OLDEST, sizes["final"]),
-        recorded=taken["taken"],
+        recorded=int(taken["taken"]),
         to_record=taken["waiting"],
         skipped=taken["skipped"],
         reasons={row["skipped"]: row["n"] for row in await driver.fetch(REASONS)},

@@ -89,7 +89,7 @@ FIELDS = tuple(name for name in Anchor.__dataclass_fields__ if name != "confirma
 CHANGES_AT_ONCE = 100
 
 
-def _anchors(_scope: str) -> Select[Any]:
+def _anchors(scope: str) -> Select[Any]:
     """Whoever has a scope sees them all; how many blocks attest one is told by the newest block."""
     deep = func.greatest(c.block_number - a.block_number + 1, 0).label("confirmations")
     joined = anchors.outerjoin(anchor_chains, (c.chain_id == a.chain_id) & (c.contract == a.contract))
@@ -144,7 +144,7 @@ async def changed(connection: AsyncConnection, scope: str, after: int) -> Sequen
     return [(row.revision, _anchor(row)) for row in rows]
 
 
-async def revision(connection: AsyncConnection, _scope: str) -> int:
+async def revision(connection: AsyncConnection, scope: str) -> int:
     """The newest one."""
     return int((await connection.execute(select(func.coalesce(func.max(a.revision), 0)))).scalar_one())
 
@@ -158,7 +158,7 @@ async def records(connection: AsyncConnection, scope: str, event_ids: Sequence[s
     return {row.event_id: Record(row.anchor_id, row.number, row.skipped) for row in rows}
 
 
-async def accounts(connection: AsyncConnection, _scope: str) -> Sequence[Account]:
+async def accounts(connection: AsyncConnection, scope: str) -> Sequence[Account]:
     """How each chain looked when it was last asked."""
     rows = await connection.execute(select(anchor_chains).order_by(c.chain_id, c.contract))
     return [Account(**row._mapping) for row in rows]

@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from app.anchoring import outbox, records
+from app.anchoring import records
 from app.anchoring.chain import Chain, NonceTaken, Refused
+from app.anchoring.journal import Journal, View
 from app.anchoring.keys import Signer
 from app.anchoring.model import (
     ON_CHAIN,
@@ -16,7 +16,6 @@ from app.anchoring.model import (
     UNDER_WAY,
     Anchor,
     Fees,
-    Head,
     Mode,
     Receipt,
     State,
@@ -26,23 +25,12 @@ from app.anchoring.model import (
     fees,
 )
 from app.kit.clock import Clock
-from app.ledger.leases import Lease
 from app.settings import Settings
 from app.storage.database import Database, DatabaseRole
 
 log = logging.getLogger("escrowgrid.anchoring")
 
 WEI_IN_GWEI = Decimal(10**9)
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """The chain in one round."""
-
-    lease: Lease
-    latest: int
-    head: Head
-    log_id: bytes
 
 
 class Submitter:
@@ -58,19 +46,19 @@ class Submitter:
         clock: Clock,
         tell: Callable[[], None],
     ) -> None:
+        self._journal = Journal(database, target, clock, tell)
         self._database = database
         self._chain = chain
         self._signer = signer
         self._target = target
         self._settings = settings
         self._clock = clock
-        self._tell = tell
 
     async def settle(self, view: View) -> Sequence[Anchor]:
         """One step for each open anchor; returns how they are now. Raises `ChainDown`."""
         settled: list[Anchor] = []
         ready = True
-        for anchor in await self._open(view):
+        for anchor in await self._journal.unsettled(view):
             if anchor.state is State.FAILED:
                 settled.append(anchor)
                 break
@@ -79,16 +67,8 @@ class Submitter:
             ready = ready and (now.state in ON_CHAIN or now.state is State.SUPERSEDED)
         return settled
 
-    async def _open(self, view: View) -> Sequence[Anchor]:
-        async with self._database.pool(DatabaseRole.FEED).acquire() as driver:
-            found = await outbox.open_anchors(driver, self._target)
-            head = view.head
-            lost = await outbox.beyond(driver, self._target, view.log_id, head.size, head.recorded)
-        # Nothing is beyond doubt: a head that became smaller says that final blocks went, too.
-        return sorted((*lost, *found), key=lambda anchor: anchor.number)
-
     async def _step(self, view: View, anchor: Anchor, *, ready: bool) -> Anchor:
-        tries = await self._transactions(anchor)
+        tries = await self._journal.tries(anchor)
         if anchor.state is State.PENDING:
             return await self._begin(view, anchor, tries) if ready else anchor
         alive = [one for one in tries if not one.dead]
@@ -99,7 +79,7 @@ class Submitter:
             return await self._mined(view, anchor, receipt)
         if anchor.state in ON_CHAIN:
             log.warning("anchor %s is no longer on the chain: it was reorganised", anchor.id)
-            anchor = await self._change(
+            anchor = await self._journal.change(
                 view,
                 anchor,
                 state=State.REORGED,
@@ -133,7 +113,7 @@ class Submitter:
         known = anchor.block_hash == receipt.block_hash
         if known and anchor.state in (state, State.FINAL):
             return anchor
-        return await self._change(
+        return await self._journal.change(
             view,
             anchor,
             state=state,
@@ -152,7 +132,7 @@ class Submitter:
         reverts = anchor.reverts + counts
         state = State.FAILED if reverts >= REVERTS_MAX else State.PENDING
         log.error("anchor %s was reverted in block %d", anchor.id, receipt.block_number)
-        return await self._change(
+        return await self._journal.change(
             view,
             anchor,
             bury=[receipt.tx_hash],
@@ -168,10 +148,10 @@ class Submitter:
     async def _push(self, view: View, anchor: Anchor, alive: Sequence[Transaction], mined: int) -> Anchor:
         """Not mined: send again what got lost, pay more for what waits too long, sign anew what never can be."""
         if not alive:
-            return await self._change(view, anchor, state=State.PENDING, tx_hash=None)
+            return await self._journal.change(view, anchor, state=State.PENDING, tx_hash=None)
         newest = alive[0]
         if mined > newest.nonce:
-            return await self._change(
+            return await self._journal.change(
                 view,
                 anchor,
                 bury=[one.hash for one in alive],
@@ -187,7 +167,7 @@ class Submitter:
         if due and (newest.sent_at is None or not await self._chain.knows(newest.hash)):
             return await self._send(view, anchor, newest)
         if anchor.state is not State.BROADCAST and newest.sent_at is not None:
-            return await self._change(view, anchor, state=State.BROADCAST, tx_hash=newest.hash)
+            return await self._journal.change(view, anchor, state=State.BROADCAST, tx_hash=newest.hash)
         return anchor
 
     async def _begin(self, view: View, anchor: Anchor, tries: Sequence[Transaction]) -> Anchor:
@@ -198,18 +178,18 @@ class Submitter:
         head = view.head if anchor.log_id == view.log_id else await self._chain.head(anchor.log_id)
         if anchor.log_id != view.log_id or not anchor.is_next(head):
             # What it was to cover is covered by the next one.
-            return await self._supersede(view, anchor, again=not anchor.is_in(head))
+            return await self._journal.supersede(view, anchor, again=not anchor.is_in(head))
         try:
             call = await self._call(anchor)
             gas = await self._chain.estimate(self._target.account, call)
             base, tip = await self._chain.market()
             offered = fees(base, tip, self._settings.chain_fee_max_gwei * WEI_IN_GWEI)
             if offered is None:
-                return await self._fail(view, anchor, _too_dear(base))
+                return await self._journal.fail(view, anchor, _too_dear(base))
             nonce = await self._chain.nonce(self._target.account, pending=True)
             return await self._sign(view, anchor, call, nonce, gas, offered)
         except Refused as refusal:
-            return await self._fail(view, anchor, str(refusal))
+            return await self._journal.fail(view, anchor, str(refusal))
 
     async def _replace(self, view: View, anchor: Anchor, before: Transaction) -> Anchor:
         base, tip = await self._chain.market()
@@ -218,13 +198,13 @@ class Submitter:
         if offered is None:
             if not await self._chain.knows(before.hash):
                 return await self._send(view, anchor, before)
-            return await self._fail(view, anchor, _too_dear(base))
+            return await self._journal.fail(view, anchor, _too_dear(base))
         try:
             call = await self._call(anchor)
             gas = await self._chain.estimate(self._target.account, call)
             return await self._sign(view, anchor, call, before.nonce, gas, offered)
         except Refused as refusal:
-            return await self._fail(view, anchor, str(refusal))
+            return await self._journal.fail(view, anchor, str(refusal))
 
     async def _call(self, anchor: Anchor) -> bytes:
         if anchor.mode is not Mode.RECORD:
@@ -249,7 +229,7 @@ class Submitter:
             sent_at=None,
             dead=False,
         )
-        signed = await self._change(
+        signed = await self._journal.change(
             view, anchor, adding=made, state=State.SIGNED, tx_hash=tx_hash, failure=None
         )
         return await self._send(view, signed, made)
@@ -259,62 +239,14 @@ class Submitter:
         try:
             await self._chain.send(one)
         except NonceTaken:
-            return await self._fail(view, anchor, f"the node holds nonce {one.nonce} to be used already")
+            return await self._journal.fail(
+                view, anchor, f"the node holds nonce {one.nonce} to be used already"
+            )
         except Refused as refusal:
-            return await self._fail(view, anchor, str(refusal))
-        return await self._change(
+            return await self._journal.fail(view, anchor, str(refusal))
+        return await self._journal.change(
             view, anchor, sent=one, state=State.BROADCAST, tx_hash=one.hash, failure=None
         )
-
-    async def _supersede(self, view: View, anchor: Anchor, *, again: bool) -> Anchor:
-        async with self._database.pool(DatabaseRole.FEED).acquire() as driver:
-            institutions = await records.institutions(driver, anchor.id)
-        changed = replace(
-            anchor,
-            state=State.SUPERSEDED,
-            failure="the contract went on from elsewhere, or the ledger goes on as another log",
-            changed_at=self._clock(),
-        )
-        async with outbox.writing(self._database, view.lease, institutions) as driver:
-            await outbox.change(driver, changed)
-            if again:
-                await records.give_back(driver, anchor.id)
-        self._tell()
-        return changed
-
-    async def _fail(self, view: View, anchor: Anchor, reason: str) -> Anchor:
-        """It stays where it is, and says why; it is tried again in the next round."""
-        if anchor.failure == reason:
-            return anchor
-        log.warning("anchor %s waits: %s", anchor.id, reason)
-        return await self._change(view, anchor, failure=reason)
-
-    async def _change(
-        self,
-        view: View,
-        anchor: Anchor,
-        *,
-        adding: Transaction | None = None,
-        sent: Transaction | None = None,
-        bury: Sequence[bytes] = (),
-        **changes: Any,
-    ) -> Anchor:
-        now: datetime = self._clock()
-        changed = replace(anchor, **changes, changed_at=now)
-        async with outbox.writing(self._database, view.lease) as driver:
-            if adding is not None:
-                await outbox.add_transaction(driver, adding)
-            if sent is not None:
-                await outbox.sent(driver, sent, now)
-            if bury:
-                await outbox.bury(driver, bury)
-            await outbox.change(driver, changed)
-        self._tell()
-        return changed
-
-    async def _transactions(self, anchor: Anchor) -> list[Transaction]:
-        async with self._database.pool(DatabaseRole.FEED).acquire() as driver:
-            return await outbox.transactions(driver, anchor.id)
 
 
 def _too_dear(base: Decimal) -> str:

@@ -6,7 +6,7 @@ from app.anchoring import outbox, records, tree
 from app.anchoring.records import Onchain
 from app.anchoring.rounds import Rounds
 from app.kit.clock import Clock
-from app.ledger.followers import Follower
+from app.ledger.followers import Follower, LeadLost
 from app.ledger.leases import Lease
 from app.ledger.model import Event
 from app.storage.database import Database, DatabaseRole
@@ -25,21 +25,12 @@ class Anchoring(Follower):
         self._rounds = rounds
         self._clock = clock
         self._templates: dict[str, Onchain] = {}
+        self._grown = False
 
     async def follow(self, events: Sequence[Event], lease: Lease) -> None:
         """Grow the tree up to the last of them, and note those that are to be recorded."""
-        until = events[-1].global_sequence
         noted = await self._to_record(events)
-        pool = self._database.pool(DatabaseRole.FEED)
-        async with pool.acquire() as driver:
-            growing = await tree.read(driver)
-        while growing.size < until:
-            async with pool.acquire() as driver:
-                hashes = await tree.hashes(driver, growing.size, until)
-            growth = tree.grown(growing, hashes)
-            async with outbox.writing(self._database, lease) as driver:
-                if not await tree.keep(driver, growth):
-                    raise RuntimeError("the tree was grown by somebody else")
+        await self._grow(events[-1].global_sequence, lease)
         if noted:
             institutions = sorted({event.institution_id for event, _skipped in noted})
             async with outbox.writing(self._database, lease, institutions) as driver:
@@ -47,7 +38,11 @@ class Anchoring(Follower):
         self._rounds.lead(lease)
 
     async def idle(self, lease: Lease) -> None:
-        """Go on submitting."""
+        """Go on submitting. A mirror that was promoted has the events, and no tree over them yet."""
+        if not self._grown:
+            async with self._database.pool(DatabaseRole.FEED).acquire() as driver:
+                until = (await outbox.ledger(driver)).size
+            await self._grow(until, lease)
         self._rounds.lead(lease)
 
     async def stop(self) -> None:
@@ -57,6 +52,19 @@ class Anchoring(Follower):
     async def close(self) -> None:
         """The same for a process that lost the lead."""
         await self._rounds.close()
+
+    async def _grow(self, until: int, lease: Lease) -> None:
+        pool = self._database.pool(DatabaseRole.FEED)
+        async with pool.acquire() as driver:
+            growing = await tree.read(driver)
+        while growing.size < until:
+            async with pool.acquire() as driver:
+                hashes = await tree.hashes(driver, growing.size, until)
+            growth = tree.grown(growing, hashes)
+            async with outbox.writing(self._database, lease) as driver:
+                if not await tree.keep(driver, growth):
+                    raise LeadLost("the tree was grown by somebody else")
+        self._grown = True
 
     async def _to_record(self, events: Sequence[Event]) -> list[tuple[Event, str | None]]:
         unknown = sorted({event.template_id for event in events} - set(self._templates))

@@ -87,6 +87,12 @@ OTHERWISE: Mapping[str, str] = {
     "mirror_copy": "not at all: it is the copy's own",
     "master_keys": "not at all: what is sealed names the key that opens it",
     "rate_buckets": "not at all: a bucket without a row is full",
+    "anchor_tree": "not at all: it is grown anew from the events",
+    "anchor_nodes": "not at all: they are grown anew from the events",
+    "anchors": "not at all: what the chain holds is read from it, and the next anchor covers everything",
+    "anchor_transactions": "not at all: they belong to the account that signed them",
+    "anchor_chains": "not at all: the chain is looked at anew",
+    "anchor_records": "not at all: the contract counts them, and refuses to have one twice",
     "alembic_version": "not at all: both sides are migrated, and compared by it",
 }
 

@@ -106,7 +106,8 @@ CREATE TABLE anchor_records (
   institution_id text COLLATE "C" NOT NULL REFERENCES institutions (id),
   event_id text COLLATE "C" NOT NULL,
   global_sequence bigint NOT NULL UNIQUE CHECK (global_sequence > 0),
-  anchor_id text COLLATE "C" REFERENCES anchors (id),
+  -- Of no institution, so that nothing refers to it across them.
+  anchor_id text COLLATE "C",
   number bigint,
   skipped text,
   noted_at timestamptz NOT NULL,
@@ -115,6 +116,7 @@ CREATE TABLE anchor_records (
   CHECK ((anchor_id IS NULL) = (number IS NULL))
 );
 CREATE INDEX anchor_records_waiting ON anchor_records (global_sequence) WHERE anchor_id IS NULL AND skipped IS NULL;
+CREATE INDEX anchor_records_skipped ON anchor_records (skipped) WHERE skipped IS NOT NULL;
 CREATE INDEX anchor_records_of ON anchor_records (anchor_id);
 """
 

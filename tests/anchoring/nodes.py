@@ -113,7 +113,7 @@ def anvil_binary(folder: Path) -> Path | None:
 def anvil(binary: Path, port: int) -> Iterator[AnvilNode]:
     """One process that leaves nothing behind."""
     process = subprocess.Popen(
-        [str(binary), "--host", "127.0.0.1", "--port", str(port), "--silent", "--prune-history"],
+        [str(binary), "--host", "127.0.0.1", "--port", str(port), "--silent", "--prune-history", "500"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -27,6 +27,8 @@ NO_TENANTS = {
 NO_TENANTS |= {"mirror_queue", "mirror_queue_place_seq", "mirror_copy"}
 # The ids of the master keys, which are the installation's.
 NO_TENANTS |= {"master_keys"}
+# The tree over all events (hashes alone), and the transactions of the account that anchors it.
+NO_TENANTS |= {"anchor_tree", "anchor_nodes", "anchor_transactions"}
 # (table, trigger) → the events it refuses, as bits of pg_trigger.tgtype: 8 DELETE, 16 UPDATE, 32 TRUNCATE.
 DELETE, UPDATE, TRUNCATE = 8, 16, 32
 TRIGGERS = {
@@ -38,6 +40,7 @@ TRIGGERS = {
     ("ledger_head", "never_deleted"): DELETE | TRUNCATE,
     ("institution_heads", "never_deleted"): DELETE | TRUNCATE,
     ("checkpoints", "append_only"): UPDATE | DELETE | TRUNCATE,
+    ("anchor_nodes", "append_only"): UPDATE | DELETE | TRUNCATE,
     ("audit_seals", "append_only"): UPDATE | DELETE | TRUNCATE,
     ("audit_events", "append_only"): UPDATE | DELETE,
     ("audit_events", "never_truncated"): TRUNCATE,
@@ -88,6 +91,9 @@ UNUSUAL = {
     },
     "epochs": {("api_scope", API, "SELECT"), ("writer_all", WRITER, "ALL"), FEED_READS},
     "audit_events": {("api_scope", API, "SELECT"), ("writer_scope", WRITER, "INSERT")},
+    # What is on a chain is public: everybody who has a scope reads it.
+    "anchors": {("api_scope", API, "SELECT"), ("writer_all", WRITER, "ALL"), FEED_READS},
+    "anchor_chains": {("api_scope", API, "SELECT"), ("writer_all", WRITER, "ALL"), FEED_READS},
 }
 # What the feed must not read: secrets, and who asked for what.
 KEPT_FROM_FEED = {"api_keys", "audit_events", "webhook_secrets"}
@@ -130,7 +136,7 @@ async def test_policies_name_the_scope(catalogue: asyncpg.Connection) -> None:
         if row["cmd"] == "ALL":
             assert row["with_check"], row
         if free and row["policyname"] != "feed_all":
-            assert row["tablename"] in ("ledger_head", "epochs")
+            assert row["tablename"] in ("ledger_head", "epochs", "anchors", "anchor_chains")
 
 
 async def test_triggers_are_always_on(

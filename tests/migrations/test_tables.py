@@ -28,6 +28,7 @@ UNNAMED = {
     "rate_buckets",
 }
 UNNAMED |= {"mirror_queue", "mirror_copy"}
+UNNAMED |= {"anchor_tree", "anchor_nodes", "anchor_transactions"}
 
 COLUMNS = """
 SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, NOT a.attnotnull AS nullable,
