@@ -94,7 +94,10 @@ def schema(*, check: bool) -> None:
 def list_settings() -> None:
     """List every setting: the environment variable, its value, what it means."""
     settings = settings_of()
-    for name, field in Settings.model_fields.items():
+    # Those of a part come behind the others.
+    for name, field in sorted(
+        Settings.model_fields.items(), key=lambda one: one[0] not in Settings.__annotations__
+    ):
         click.echo(f"{name.upper()}={_shown(getattr(settings, name))}\n    {field.description}")
 
 
