@@ -1,6 +1,8 @@
 """The chain, through web3.py: the one module that asks a node anything."""
 
 import asyncio
+import logging
+import re
 from collections.abc import Awaitable, Sequence
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -21,12 +23,16 @@ from web3.types import RPCEndpoint, TxParams
 from app.anchoring.contract import artifact
 from app.anchoring.model import Anchor, Fees, Head, Mode, Receipt, Transaction
 
+# It tells the address of the node with every request, which may hold a key.
+logging.getLogger("web3").setLevel(logging.WARNING)
+
 T = TypeVar("T")
 
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
 # What an estimate may be off by when the block comes: another fee, a slot that was empty.
 GAS_MARGIN = Decimal("1.2")
 RESULT_LENGTH_MAX = 300
+SECRET_LENGTH_MIN = 12
 
 
 class ChainDown(Exception):
@@ -82,6 +88,7 @@ class Chain:
 
     def __init__(self, url: str, contract: str, seconds: float) -> None:
         self._seconds = seconds
+        self._secrets = [word for word in re.split(r"[/:?&=@]+", url) if len(word) >= SECRET_LENGTH_MIN]
         self._provider = Client(url, seconds)
         self._web3 = AsyncWeb3(self._provider)
         self._address: ChecksumAddress = AsyncWeb3.to_checksum_address(contract)
@@ -99,13 +106,19 @@ class Chain:
         except TransactionNotFound:
             raise
         except ContractLogicError as error:
-            raise Refused(f"the contract refuses: {_short(error.message or error)}") from None
+            raise Refused(f"the contract refuses: {self._told(error.message or str(error))}") from None
         except Web3RPCError as error:
-            raise _refusal(error) from None
+            raise _refusal(self._told(_message(error))) from None
         except (TimeoutError, OSError, aiohttp.ClientError) as error:
             raise ChainDown(f"the node does not answer: {type(error).__name__}") from None
         except (Web3Exception, ValueError, TypeError, KeyError) as error:
             raise ChainDown(f"the node answers what cannot be understood: {type(error).__name__}") from None
+
+    def _told(self, text: str) -> str:
+        """What the node says, without what its address holds: hosted nodes take keys there, and some repeat them."""
+        for word in self._secrets:
+            text = text.replace(word, "…")
+        return text[:RESULT_LENGTH_MAX]
 
     async def chain_id(self) -> int:
         """Which chain this is."""
@@ -214,8 +227,13 @@ class Chain:
         )
 
 
-def _refusal(error: Web3RPCError) -> Exception:
-    text = _short(error.message or str(error))
+def _message(error: Web3RPCError) -> str:
+    """The words of the node itself."""
+    found = (error.rpc_response or {}).get("error")
+    return str(found["message"]) if isinstance(found, dict) and "message" in found else str(error.message)
+
+
+def _refusal(text: str) -> Exception:
     low = text.lower()
     if "insufficient funds" in low or "insufficient balance" in low:
         return NoFunds(text)
@@ -229,7 +247,3 @@ def _refusal(error: Web3RPCError) -> Exception:
 
 def _is_known(text: str) -> bool:
     return any(word in text.lower() for word in ("already known", "already imported", "known transaction"))
-
-
-def _short(value: object) -> str:
-    return str(value)[:RESULT_LENGTH_MAX]

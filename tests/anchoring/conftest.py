@@ -26,6 +26,9 @@ from tests.anchoring.proxy import Proxy, running
 from tests.conftest import ROOT_KEY, eventually
 from verify_proof import ANCHORED
 
+# What hosted nodes have in their address.
+PROJECT = "0123456789abcdef0123456789abcdef"
+
 
 @pytest.fixture(scope="session")
 def py_evm() -> Iterator[Node]:
@@ -92,7 +95,7 @@ def settings(deployed: Deployed, proxy: Proxy, tmp_path: Path) -> Settings:
         lease_seconds=2.0,
         pool_size_max=5,
         data_dir=tmp_path,
-        chain_url=SecretStr(proxy.url),
+        chain_url=SecretStr(f"{proxy.url}/v3/{PROJECT}"),
         chain_id=deployed.node.chain_id,
         chain_contract=deployed.contract,
         chain_key=deployed.key,

@@ -19,6 +19,8 @@ from .test_sweep import footprint
 NEEDS: dict[str, dict[str, Scope | None]] = {
     "query": {
         "accountStatement": Scope.READ,
+        "anchorChains": Scope.READ,
+        "anchors": Scope.READ,
         "apiKeys": Scope.KEYS_WRITE,
         "asset": Scope.READ,
         "assets": Scope.READ,
@@ -71,6 +73,7 @@ NEEDS: dict[str, dict[str, Scope | None]] = {
         "updateWebhookEndpoint": Scope.WEBHOOKS_WRITE,
     },
     "subscription": {
+        "anchorChanged": Scope.READ,
         "auditEvents": Scope.AUDIT_READ,
         "ledgerEvents": Scope.READ,
         "positionChanged": Scope.READ,
