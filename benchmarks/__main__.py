@@ -3,10 +3,16 @@
 import argparse
 from pathlib import Path
 
-from benchmarks import fanout, nested, rls, writes
+from benchmarks import anchoring, fanout, nested, rls, writes
 from benchmarks.machine import Row, show
 
-ALL = {"nested": nested.rows, "writes": writes.rows, "fanout": fanout.rows, "rls": rls.rows}
+ALL = {
+    "nested": nested.rows,
+    "writes": writes.rows,
+    "fanout": fanout.rows,
+    "rls": rls.rows,
+    "anchoring": anchoring.rows,
+}
 
 
 def main() -> None:

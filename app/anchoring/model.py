@@ -176,6 +176,8 @@ class Record:
     anchor_id: str | None
     number: int | None
     skipped: str | None
+    state: State | None
+    tx_hash: bytes | None
 
 
 @dataclass(frozen=True, slots=True)

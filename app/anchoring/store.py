@@ -151,11 +151,15 @@ async def revision(connection: AsyncConnection, scope: str) -> int:
 
 async def records(connection: AsyncConnection, scope: str, event_ids: Sequence[str]) -> Mapping[str, Record]:
     """How single events are recorded; those that are not to be are not there."""
-    columns = (r.event_id, r.anchor_id, r.number, r.skipped)
-    rows = await connection.execute(
-        within(select(*columns), r.institution_id, scope).where(r.event_id.in_(event_ids))
-    )
-    return {row.event_id: Record(row.anchor_id, row.number, row.skipped) for row in rows}
+    columns = (r.event_id, r.anchor_id, r.number, r.skipped, a.state, a.tx_hash)
+    joined = select(*columns).select_from(anchor_records.outerjoin(anchors, a.id == r.anchor_id))
+    rows = await connection.execute(within(joined, r.institution_id, scope).where(r.event_id.in_(event_ids)))
+    return {
+        row.event_id: Record(
+            row.anchor_id, row.number, row.skipped, row.state and State(row.state), row.tx_hash
+        )
+        for row in rows
+    }
 
 
 async def accounts(connection: AsyncConnection, scope: str) -> Sequence[Account]:

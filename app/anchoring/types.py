@@ -10,7 +10,7 @@ from app.anchoring import model, service
 from app.anchoring.model import Mode, State
 from app.anchoring.proof import NotProven, prove
 from app.anchoring.proof import Proof as ProofModel
-from app.context import Context, Info
+from app.context import Context
 from app.engine.connection import Node
 from app.engine.enums import describe
 from app.engine.scalars import JsonObject, Long
@@ -122,15 +122,22 @@ class AnchorRecord:
 
     number: Long | None = strawberry.field(description="Its number among the recorded events of the log.")
     skipped: str | None = strawberry.field(description="Why it is not recorded; null when it is, or will be.")
-    anchor_id: strawberry.Private[str | None]
+    anchor_id: strawberry.ID | None = strawberry.field(
+        description="The anchor that records it: `node(id:)` tells all of it. Null while it waits or is skipped."
+    )
+    state: State | None = strawberry.field(description="How far that has come.")
+    tx_hash: str | None = strawberry.field(description="Its transaction: 0x….")
 
-    @strawberry.field(description="The anchor that records it; null while it waits, or when it is skipped.")
-    async def anchor(self, info: Info) -> Anchor | None:
-        """Loaded with those of the whole level."""
-        if self.anchor_id is None:
-            return None
-        found: model.Anchor | None = await info.context.load(anchor_by_id, self.anchor_id)
-        return None if found is None else Anchor.of(found)
+    @classmethod
+    def of(cls, one: model.Record) -> "AnchorRecord":
+        """As GraphQL tells it."""
+        return cls(
+            number=_long(one.number),
+            skipped=one.skipped,
+            anchor_id=None if one.anchor_id is None else strawberry.ID(one.anchor_id),
+            state=one.state,
+            tx_hash=_on_chain(one.tx_hash),
+        )
 
 
 @strawberry.type(
@@ -145,7 +152,9 @@ class AnchorProof:
     size: Long = strawberry.field(description="How many leaves the tree has.")
     root: str = strawberry.field(description="The root over them, lower-case hex.")
     path: list[str] = strawberry.field(description="The hashes from the leaf to the root, lower-case hex.")
-    anchor: Anchor = strawberry.field(description="The anchor that holds the root.")
+    anchor_id: strawberry.ID = strawberry.field(
+        description="The anchor that holds the root: `node(id:)` tells all of it."
+    )
     document: JsonObject = strawberry.field(description="All of it, and what the event's hash is made of.")
 
     @classmethod
@@ -158,7 +167,7 @@ class AnchorProof:
             size=Long(one.anchor.size),
             root=one.root.hex(),
             path=[step.hex() for step in one.path],
-            anchor=Anchor.of(one.anchor),
+            anchor_id=strawberry.ID(one.anchor.id),
             document=JsonObject(one.document()),
         )
 
@@ -212,10 +221,7 @@ async def record_of_event(context: Context, event_ids: Sequence[str]) -> Mapping
     """Loads how each event is recorded."""
     async with context.reading() as reading:
         found = await service.records(reading, context.scope, event_ids)
-    return {
-        id_: AnchorRecord(number=_long(one.number), skipped=one.skipped, anchor_id=one.anchor_id)
-        for id_, one in found.items()
-    }
+    return {id_: AnchorRecord.of(one) for id_, one in found.items()}
 
 
 async def proof_of_event(context: Context, event_ids: Sequence[str]) -> Mapping[str, AnchorProof]:

@@ -26,8 +26,8 @@ PROOF = """
 query ($id: ID!) { ledgerEvent(id: $id) {
   globalSequence hash
   anchor { id state mode size root txHash blockNumber confirmations chainId contract }
-  record { number skipped anchor { state } }
-  proof { leaf index size root path anchor { id state } document }
+  record { number skipped state }
+  proof { leaf index size root path anchorId document }
 } }
 """
 
@@ -60,7 +60,7 @@ async def test_an_event_tells_where_it_is_anchored_and_what_proves_it(event: str
     assert int(found["anchor"]["confirmations"]) >= 3
     assert int(found["anchor"]["size"]) >= 5
     assert found["proof"]["leaf"] == found["hash"]
-    assert found["proof"]["anchor"]["id"] == found["anchor"]["id"]
+    assert found["proof"]["anchorId"] == found["anchor"]["id"]
     assert found["record"] is None
 
 

@@ -17,7 +17,7 @@ from tests.conftest import Run
 
 RECORDS = """
 query { ledgerEvents(first: 100) { edges { node {
-  id positionId kind previousState newState hash record { number skipped anchor { mode state } }
+  id positionId kind previousState newState hash record { number skipped anchorId state txHash }
 } } } }
 """
 
@@ -59,7 +59,7 @@ async def test_each_event_is_recorded_once_in_order_with_hashes_and_references_a
     await whole()
     events = [edge["node"] for edge in (await run(RECORDS)).data["ledgerEvents"]["edges"]]
     assert [event["record"]["number"] for event in events] == list(range(1, 13))
-    assert {event["record"]["anchor"]["state"] for event in events} == {"FINAL"}
+    assert {event["record"]["state"] for event in events} == {"FINAL"}
     told = recorded(deployed)
     assert [one["number"] for one in told] == list(range(1, 13))
     states = [None, "CREATED", "FUNDED", "PARTIALLY_RELEASED", "RELEASED", "CANCELLED", "EXPIRED"]
@@ -88,7 +88,9 @@ async def test_a_template_of_another_chain_is_skipped_and_says_why(
     assert first["record"] == {
         "number": None,
         "skipped": f"the template names chain 1, and this ledger is anchored on chain {deployed.node.chain_id}",
-        "anchor": None,
+        "anchorId": None,
+        "state": None,
+        "txHash": None,
     }
     assert second["record"] is None
     assert not recorded(deployed)

@@ -20,7 +20,7 @@ from tests.serving import ROOT, Bookkeeper, Server, free_port, plain_environment
 
 BLOCKS = blocks(ROOT / "docs" / "anchoring.md")
 WAIT_SECONDS_MAX = 60
-PROOF = "query ($id: ID!) { ledgerEvent(id: $id) { proof { anchor { confirmations } } } }"
+PROOF = "query ($id: ID!) { ledgerEvent(id: $id) { proof { size } anchor { confirmations } } }"
 NEWEST = "{ ledgerEvents(last: 1) { edges { node { id } } } }"
 
 
@@ -47,8 +47,8 @@ def until_proven(server: Server, node: DevNode, event: str) -> None:
     end = time.monotonic() + WAIT_SECONDS_MAX
     while time.monotonic() < end:
         node.mine()
-        proof = server.ask(PROOF, {"id": event})["ledgerEvent"]["proof"]
-        if proof is not None and (proof["anchor"]["confirmations"] or 0) >= 3:
+        told = server.ask(PROOF, {"id": event})["ledgerEvent"]
+        if told["proof"] is not None and (told["anchor"]["confirmations"] or 0) >= 3:
             return
         time.sleep(0.3)
     raise AssertionError("the event was not anchored in time")

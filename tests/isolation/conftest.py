@@ -84,6 +84,7 @@ async def pair(parts: Parts, owner: asyncpg.Connection, wide_schema: Schema) -> 
     for follower in parts.followers:
         await follower.close()
     await parts.clerk.close()
+    await worlds.anchor(owner, parts.services.ids.new("anc"))
     await worlds.learn(owner, mine, [theirs])
     await worlds.learn(owner, theirs, [mine])
     nobody = {prefix: parts.services.ids.new(prefix) for prefix in theirs.ids}

@@ -9,6 +9,8 @@ from typing import Any
 
 import asyncpg
 
+from app.anchoring import tree
+from app.anchoring.model import log_id
 from app.audit import store as audit
 from app.audit.model import Action, AuditEntry, AuditEvent, Outcome
 from app.context import Context, Request, Services
@@ -37,6 +39,7 @@ mutation ($url: String!, $words: String!) {
 }
 """
 TEST = "mutation ($id: ID!) { sendTestWebhook(input: {endpointId: $id}) { userErrors { code } } }"
+CONTRACT = "0x" + "ab" * 20
 
 
 @dataclass
@@ -161,6 +164,28 @@ async def executed(
         await context.close()
     assert not result.errors, result.errors
     return result.data
+
+
+async def anchor(owner: asyncpg.Connection, id_: str) -> None:
+    """All that has happened is on a chain, and every event recorded there; the same for everybody."""
+    growth = tree.grown(await tree.read(owner), await tree.hashes(owner, 0, 10_000))
+    assert await tree.keep(owner, growth)
+    ledger, size = await owner.fetchval("SELECT log_id FROM ledger_head"), growth.tree.size
+    await owner.execute(
+        "INSERT INTO anchors (id, number, revision, mode, state, chain_id, contract, log_id, epoch, previous_size, "
+        "previous_root, size, root, tx_hash, block_number, block_hash, created_at, changed_at, final_at) "
+        "SELECT $1, 1, 1, 'ANCHOR', 'FINAL', 1, $2, $3, 1, 0, $4, $5, $6, $4, 1, $4, m, m, m FROM (SELECT now() AS m) n",
+        id_, CONTRACT, log_id(ledger, 1), bytes(32), size, growth.tree.root(),
+    )  # fmt: skip
+    await owner.execute(
+        "INSERT INTO anchor_chains (chain_id, contract, account, balance, block_number, checked_at) "
+        "VALUES (1, $1, $1, 1, 9, now())",
+        CONTRACT,
+    )
+    await owner.execute(
+        "INSERT INTO anchor_records (institution_id, event_id, global_sequence, skipped, noted_at) "
+        "SELECT institution_id, id, global_sequence, 'because', now() FROM ledger_events"
+    )
 
 
 async def learn(owner: asyncpg.Connection, world: World, others: Iterable[World]) -> None:
