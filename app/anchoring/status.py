@@ -14,9 +14,14 @@ FROM anchor_chains ORDER BY chain_id, contract
 """
 STATES = "SELECT state, count(*) AS n FROM anchors GROUP BY state"
 SIZES = """
+WITH present AS (
+  SELECT a.* FROM anchors a JOIN (SELECT chain_id, contract FROM anchors ORDER BY number DESC LIMIT 1) n
+    USING (chain_id, contract)
+  WHERE a.mode = 'ANCHOR'
+)
 SELECT h.global_sequence AS ledger, t.size AS tree,
-  (SELECT coalesce(max(size), 0) FROM anchors WHERE mode = 'ANCHOR' AND state IN ('MINED', 'FINAL')) AS mined,
-  (SELECT coalesce(max(size), 0) FROM anchors WHERE mode = 'ANCHOR' AND state = 'FINAL') AS final
+  (SELECT coalesce(max(size), 0) FROM present WHERE state IN ('MINED', 'FINAL')) AS mined,
+  (SELECT coalesce(max(size), 0) FROM present WHERE state = 'FINAL') AS final
 FROM ledger_head h CROSS JOIN anchor_tree t
 """
 RECORDS = """

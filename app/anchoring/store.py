@@ -124,11 +124,19 @@ async def count(connection: AsyncConnection, scope: str, conditions: Sequence[Co
 async def covering(
     connection: AsyncConnection, scope: str, sizes: Sequence[int], *, on_chain: bool
 ) -> Mapping[int, Anchor]:
-    """For each number of events the first head that covers so many."""
+    """For each number of events the first head that covers so many, at the contract that is submitted to now."""
+    newest = select(a.chain_id, a.contract).order_by(a.number.desc()).limit(1)
+    present = (await connection.execute(newest)).first()
+    if present is None:
+        return {}
     wanted = select(func.unnest(cast(list(sizes), ARRAY(BigInteger))).label("wanted")).subquery()
     states = [State.MINED, State.FINAL] if on_chain else [one for one in State if one is not State.SUPERSEDED]
     found = _anchors(scope).where(
-        a.mode == Mode.ANCHOR.value, a.size >= wanted.c.wanted, a.state.in_([one.value for one in states])
+        a.mode == Mode.ANCHOR.value,
+        a.size >= wanted.c.wanted,
+        a.state.in_([one.value for one in states]),
+        a.chain_id == present.chain_id,
+        a.contract == present.contract,
     )
     lateral = found.order_by(a.size, a.number).limit(1).correlate(wanted).lateral()
     rows = await connection.execute(
