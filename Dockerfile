@@ -19,6 +19,7 @@ RUN pip install --require-hashes --requirement requirements.lock
 COPY pyproject.toml README.md ./
 COPY app app
 COPY migrations migrations
+COPY contracts contracts
 RUN pip install --no-deps --no-build-isolation --editable .
 
 USER escrowgrid

@@ -175,7 +175,8 @@ class Submitter:
         receipt = await self._receipt(anchor, tries)
         if receipt is not None and receipt.succeeded:
             return await self._mined(view, anchor, receipt)
-        head = view.head if anchor.log_id == view.log_id else await self._chain.head(anchor.log_id)
+        # Asked anew: what comes before it may have been mined since the round began.
+        head = await self._chain.head(anchor.log_id)
         if anchor.log_id != view.log_id or not anchor.is_next(head):
             # What it was to cover is covered by the next one.
             return await self._journal.supersede(view, anchor, again=not anchor.is_in(head))
