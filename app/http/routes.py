@@ -89,7 +89,7 @@ def build(
             *health.routes(ready, lambda: live.draining),
             metrics.route(registry, vitals),
             *dashboard.routes(),
-            *graphiql.routes(graphiql_keys),
+            *graphiql.routes(graphiql_keys, host=settings.host),
         ],
         middleware=_middleware(settings, doorman),
         exception_handlers={HTTPException: _refuse},
