@@ -5,6 +5,7 @@ from decimal import Decimal
 import strawberry
 
 from app.engine.enums import describe
+from app.engine.roles import Role
 from app.ledger.model import Balances, Effect, Kind
 from app.ledger.model import Posting as PostingModel
 
@@ -68,7 +69,7 @@ class Actor:
     """Key and role."""
 
     id: strawberry.ID = strawberry.field(description="The key's id, `root`, or `clerk` for the expiry clerk.")
-    role: str = strawberry.field(description="The role of the key.")
+    role: Role = strawberry.field(description="The role of the key.")
 
 
 @strawberry.type(description="What the ledger keeps of personal values: H(salt ‖ value), as lower-case hex.")
