@@ -16,7 +16,7 @@ from app.positions import reads
 from app.positions.model import Position
 from app.storage.conditions import Condition
 from app.storage.database import Address, Database
-from app.storage.paging import EMPTY, Order, Page, PageRequest
+from app.storage.paging import Order, Page, PageRequest
 
 OWNER, OTHER = f"inst_{1:026}", f"inst_{2:026}"
 ROWS = 60
@@ -113,7 +113,7 @@ async def test_a_page_of_nothing(reading: AsyncConnection) -> None:
     page = await reads.fetch_list(reading, OWNER, HOLDERS, (), order, PageRequest(0))
     assert (page.rows, page.has_next, page.has_previous) == ((), True, False)
     nobody = (Condition("external_reference", "eq", "nobody"),)
-    assert await reads.fetch_list(reading, OWNER, HOLDERS, nobody, order, PageRequest(5)) == EMPTY
+    assert await reads.fetch_list(reading, OWNER, HOLDERS, nobody, order, PageRequest(5)) == Page((), False, False)
     assert await reads.count_list(reading, OWNER, HOLDERS, nobody) == 0
 
 
