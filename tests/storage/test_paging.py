@@ -113,7 +113,9 @@ async def test_a_page_of_nothing(reading: AsyncConnection) -> None:
     page = await reads.fetch_list(reading, OWNER, HOLDERS, (), order, PageRequest(0))
     assert (page.rows, page.has_next, page.has_previous) == ((), True, False)
     nobody = (Condition("external_reference", "eq", "nobody"),)
-    assert await reads.fetch_list(reading, OWNER, HOLDERS, nobody, order, PageRequest(5)) == Page((), False, False)
+    assert await reads.fetch_list(reading, OWNER, HOLDERS, nobody, order, PageRequest(5)) == Page(
+        (), False, False
+    )
     assert await reads.count_list(reading, OWNER, HOLDERS, nobody) == 0
 
 
