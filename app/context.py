@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,30 +12,22 @@ from strawberry.dataloader import DataLoader
 from strawberry.permission import BasePermission
 from strawberry.types import Info as StrawberryInfo
 
-from app.anchoring.news import News
-from app.assets.service import AssetCache
 from app.audit.model import Action, AuditEntry, Outcome
-from app.audit.recorder import Recorder
 from app.audit.service import Work
-from app.audit.watch import Watch
 from app.engine.connection import page_request
 from app.engine.failures import UserError
 from app.engine.limits import Bill, Toll
 from app.errors import ErrorCode, Forbidden, Invalid, NotFound, Refusal, Unknown
-from app.kit.clock import Clock
-from app.kit.ids import Ids, is_id
+from app.kit.ids import is_id
 from app.ledger.bell import Topic
-from app.ledger.replica import Freshness, Replica
-from app.ledger.tail import Tail
-from app.ledger.writer import Writer
+from app.ledger.replica import Freshness
 from app.personal.service import Holders
-from app.positions.lifecycle import Lifecycle
 from app.principal import Principal, Scope, lack_of
-from app.settings import Settings
-from app.storage.database import Database
+from app.services import Request, Services
 from app.storage.paging import PageRequest
 from app.storage.snapshot import Snapshot
-from app.webhooks.vault import Vault
+
+__all__ = ["Context", "Info", "Request", "Services", "may", "only_institution"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -44,38 +35,6 @@ P = TypeVar("P")
 
 # A loader answers for many keys at once: (context, keys, the field's arguments) → a value for each key it knows.
 Loader = Callable[..., Awaitable[Mapping[Any, Any]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """The parts of the server that outlive a request; made once by `create_app`."""
-
-    settings: Settings
-    clock: Clock
-    ids: Ids
-    database: Database
-    writer: Writer
-    tail: Tail
-    recorder: Recorder
-    assets: AssetCache
-    lifecycles: Mapping[tuple[str, int], Lifecycle]
-    vault: Vault
-    holders: Holders
-    watch: Watch
-    anchor_news: News
-    # Has every process know of something beside the ledger.
-    tell: Callable[[Topic], None]
-    replica: Replica | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is known of the HTTP request or socket that an operation came by."""
-
-    id: str
-    client_address: str | None = None
-    idempotency_key: str | None = None
-    last_event_id: str | None = None
 
 
 class Context:

@@ -219,15 +219,8 @@ def _mirror(services: Services) -> tuple[Mirror, ...]:
     url = services.settings.mirror_url
     if url is None:
         return ()
-    return (
-        Mirror(
-            services.database,
-            url.get_secret_value(),
-            services.settings,
-            services.lifecycles,
-            services.holders,
-        ),
-    )
+    shared = (services.settings, services.lifecycles, services.holders)
+    return (Mirror(services.database, url.get_secret_value(), *shared),)
 
 
 def _replica(settings: Settings, tail: Tail) -> Replica | None:

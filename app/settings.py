@@ -288,9 +288,7 @@ class Settings(ChainSettings):
     @model_validator(mode="after")
     def _audience(self) -> "Settings":
         if self.oidc_issuer is not None and not self.oidc_audience:
-            raise ValueError(
-                "OIDC_AUDIENCE is needed beside OIDC_ISSUER: tokens for others must not open this"
-            )
+            raise ValueError("OIDC_AUDIENCE is needed beside OIDC_ISSUER: others' tokens must not open this")
         return self
 
     @field_validator("log_level")
