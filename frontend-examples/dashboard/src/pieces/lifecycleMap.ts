@@ -21,7 +21,7 @@ export interface Track {
   path: string;
 }
 
-export interface Map {
+export interface Drawing {
   stations: Station[];
   tracks: Track[];
   width: number;
@@ -44,7 +44,7 @@ interface Arrow {
   effect: MoneyEffect;
 }
 
-export function draw(definition: Definition): Map {
+export function draw(definition: Definition): Drawing {
   const arrows = definition.transitions.flatMap(({ fromStages, toStage, moneyEffect }) =>
     fromStages.map((from): Arrow => ({ from, to: toStage, effect: moneyEffect })),
   );
@@ -64,8 +64,8 @@ export function draw(definition: Definition): Map {
 }
 
 /** How many steps the longest way to each stage has; ways back are left out. */
-function columnsOf({ initialStage, stages }: Definition, arrows: Arrow[]): globalThis.Map<string, number> {
-  const columns = new globalThis.Map(stages.map(({ name }) => [name, 0]));
+function columnsOf({ initialStage, stages }: Definition, arrows: Arrow[]): Map<string, number> {
+  const columns = new Map(stages.map(({ name }) => [name, 0]));
   function walk(name: string, way: string[]) {
     for (const { to } of arrows.filter(({ from }) => from === name)) {
       if (to === name || way.includes(to)) continue;
@@ -83,7 +83,7 @@ function columnsOf({ initialStage, stages }: Definition, arrows: Arrow[]): globa
 }
 
 /** The stages on the straight line: from the first one on, where money is released in the end. */
-function spineOf({ initialStage, stages }: Definition, arrows: Arrow[], columns: globalThis.Map<string, number>) {
+function spineOf({ initialStage, stages }: Definition, arrows: Arrow[], columns: Map<string, number>) {
   const spine = new Set([initialStage]);
   for (let here: string | undefined = initialStage; here !== undefined; ) {
     const onward = arrows.filter(({ from, to }) => from === here && columns.get(to)! > columns.get(here!)!);
