@@ -43,15 +43,24 @@ export function Portfolio() {
   const currencies = useMemo(() => totals(data?.byState ?? []), [data]);
   const name = institutions.find(({ id }) => id === institution)?.name;
   const shown = events.filter((line) => !institution || line.institutionId === institution).slice(0, NEWEST);
+  if (!data) {
+    // All of it comes at once, so that nothing is pushed down by what comes later.
+    return (
+      <div className="screen portfolio" aria-busy={!error}>
+        <h1>Held today</h1>
+        <p className="lede" role="alert">
+          {error && words(error)}
+        </p>
+      </div>
+    );
+  }
   return (
     <div className="screen portfolio">
       <h1>{name ? `Held by ${name}` : "Held today"}</h1>
-      <p className="lede" role={error ? "alert" : undefined}>
-        {error && !data ? words(error) : data ? `As of event ${data.ledgerHead.sequence} of the ledger.` : " "}
-      </p>
+      <p className="lede">As of event {data.ledgerHead.sequence} of the ledger.</p>
 
-      <section aria-label="By currency" className="currencies" aria-busy={!data}>
-        {data && currencies.length === 0 && <Nothing />}
+      <section aria-label="By currency" className="currencies">
+        {currencies.length === 0 && <Nothing />}
         {currencies.map((total) => (
           <article key={total.currency} className="holding" data-currency={total.currency}>
             <h2>{total.currency}</h2>
@@ -62,7 +71,7 @@ export function Portfolio() {
               <HeldChart
                 held={total.held}
                 currency={total.currency}
-                moves={(data?.ledgerEvents.edges ?? []).map(({ node }) => node)}
+                moves={data.ledgerEvents.edges.map(({ node }) => node)}
               />
             </div>
             <div className="holding-parts">
@@ -86,11 +95,11 @@ export function Portfolio() {
       <div className="pair">
         <section aria-labelledby="by-state">
           <h2 id="by-state">By state</h2>
-          <ByState groups={data?.byState ?? []} currencies={currencies.map(({ currency }) => currency)} />
+          <ByState groups={data.byState} currencies={currencies.map(({ currency }) => currency)} />
         </section>
         <section aria-labelledby="by-day">
           <h2 id="by-day">Opened by day</h2>
-          <Days groups={data?.byDay ?? []} currencies={currencies.map(({ currency }) => currency)} />
+          <Days groups={data.byDay} currencies={currencies.map(({ currency }) => currency)} />
         </section>
       </div>
 
