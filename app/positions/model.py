@@ -1,6 +1,6 @@
 """A position: money of one currency held for a holder on an asset, and what became of it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -60,7 +60,7 @@ class Held:
     template_id: str
     region: str
     # Whose personal values can still be kept; None for somebody new, and once they were erased.
-    holder: Envelope | Holder | None = None
+    holder: Envelope | Holder | None = field(default=None, compare=False)
 
 
 def stamped(position: Position, event: Event, *, closed: bool, holder_id: str | None = None) -> Position:
