@@ -86,6 +86,7 @@ class Parts:
                 self.bell,
                 services.recorder,
                 services.watch,
+                services.anchor_news,
                 *self.followers,
                 services.writer,
                 self.authenticator,
@@ -143,7 +144,7 @@ def assemble(
     tail = Tail(database, settings)
     watch = Watch(database, settings.tick_seconds)
     authenticator = KeysAndTokens.of(database, settings, clock)
-    holders, anchor_news = Holders(masters_of(settings)), News()
+    holders, anchor_news = Holders(masters_of(settings)), News(database, settings.tick_seconds)
     others = {
         Topic.AUDIT: watch.wake,
         Topic.KEYS: authenticator.forget,

@@ -6,6 +6,7 @@
 
 import argparse
 import json
+import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -198,8 +199,10 @@ def _reason(data: Any) -> str:
 def _message(error: Exception) -> str:
     text = f"{type(error).__name__}: {error}"[:300]
     low = text.lower()
-    if "invalid transaction nonce" in low or "nonce" in low:
-        return f"nonce too low: {text}"
+    if "nonce" in low:
+        wanted = [int(number) for number in re.findall(r"\d+", text)]
+        # Nodes keep those for later; this one does not.
+        return f"nonce too {'high' if wanted[1:] and wanted[-1] > wanted[-2] else 'low'}: {text}"
     if "insufficient" in low or "does not have enough balance" in low or "sender" in low:
         return f"insufficient funds: {text}"
     return text

@@ -121,28 +121,20 @@ class Subscription:
     ) -> AsyncGenerator[AnchorMessage, None]:
         """For ever."""
         context, tests = info.context, conditions(where)
-        settings, news = context.services.settings, context.services.anchor_news
-        if heartbeat_seconds is not None and heartbeat_seconds < settings.heartbeat_seconds_min:
-            raise BadRequest(f"a heartbeat comes at most every {settings.heartbeat_seconds_min:g} seconds")
-        async with context.reading() as reading:
-            seen = await service.revision(reading, context.scope)
-        quiet = 0.0
-        while True:
-            await context.renew()
-            async with context.reading() as reading:
-                changes = await service.changed(reading, context.scope, seen)
-            await context.renew()
-            for revision, anchor in changes:
-                seen = revision
-                if all(TESTS[test.operator](getattr(anchor, test.field), test.value) for test in tests):
-                    quiet = 0.0
-                    yield AnchorMessage(anchor=Anchor.of(anchor), heartbeat=False)
-            if not changes:
-                await news.wait(settings.tick_seconds)
-                quiet += settings.tick_seconds
-                if heartbeat_seconds is not None and quiet >= heartbeat_seconds:
-                    quiet = 0.0
+        least, news = context.services.settings.heartbeat_seconds_min, context.services.anchor_news
+        if heartbeat_seconds is not None and heartbeat_seconds < least:
+            raise BadRequest(f"a heartbeat comes at most every {least:g} seconds")
+        async with news.following() as begun:
+            seen = begun
+            while True:
+                if not await news.wait(seen, heartbeat_seconds):
+                    await context.renew()
                     yield AnchorMessage(anchor=None, heartbeat=True)
+                for revision, anchor in news.after(seen):
+                    seen = revision
+                    if all(TESTS[test.operator](getattr(anchor, test.field), test.value) for test in tests):
+                        await context.renew()
+                        yield AnchorMessage(anchor=Anchor.of(anchor), heartbeat=False)
 
 
 async def node(context: Context, id: str) -> Anchor | None:

@@ -90,7 +90,7 @@ class Submitter:
                 failure="its block was dropped by the chain",
             )
         if anchor.state in UNDER_WAY:
-            return await self._push(view, anchor, alive, mined)
+            return await self._push(view, anchor, alive, mined, ready=ready)
         return anchor
 
     async def _receipt(self, anchor: Anchor, tries: Sequence[Transaction]) -> Receipt | None:
@@ -145,30 +145,42 @@ class Submitter:
             failure=f"its transaction was reverted in block {receipt.block_number}",
         )
 
-    async def _push(self, view: View, anchor: Anchor, alive: Sequence[Transaction], mined: int) -> Anchor:
+    async def _push(
+        self, view: View, anchor: Anchor, alive: Sequence[Transaction], mined: int, *, ready: bool
+    ) -> Anchor:
         """Not mined: send again what got lost, pay more for what waits too long, sign anew what never can be."""
         if not alive:
             return await self._journal.change(view, anchor, state=State.PENDING, tx_hash=None)
         newest = alive[0]
-        if mined > newest.nonce:
-            return await self._journal.change(
-                view,
-                anchor,
-                bury=[one.hash for one in alive],
-                state=State.PENDING,
-                tx_hash=None,
-                failure=f"another transaction of the account took nonce {newest.nonce}",
-            )
         now = self._clock()
+        if mined > newest.nonce:
+            why = f"another transaction of the account took nonce {newest.nonce}"
+            return await self._give_up(view, anchor, alive, why)
+        resend = timedelta(seconds=self._settings.chain_resend_seconds)
+        old = now - newest.signed_at >= resend
+        if (
+            ready
+            and old
+            and mined < newest.nonce > await self._chain.nonce(self._target.account, pending=True)
+        ):
+            # What came before it was somebody else's, and went with a reorganisation: it may never come back.
+            why = f"the account's nonces from {mined} to {newest.nonce - 1} are used by nobody"
+            return await self._give_up(view, anchor, alive, why)
         if now - newest.signed_at >= timedelta(seconds=self._settings.chain_bump_seconds):
             return await self._replace(view, anchor, newest)
-        resend = timedelta(seconds=self._settings.chain_resend_seconds)
         due = newest.sent_at is None or anchor.state is not State.BROADCAST or now - newest.sent_at >= resend
         if due and (newest.sent_at is None or not await self._chain.knows(newest.hash)):
             return await self._send(view, anchor, newest)
         if anchor.state is not State.BROADCAST and newest.sent_at is not None:
             return await self._journal.change(view, anchor, state=State.BROADCAST, tx_hash=newest.hash)
         return anchor
+
+    async def _give_up(self, view: View, anchor: Anchor, alive: Sequence[Transaction], why: str) -> Anchor:
+        """Sign anew. Should one of the others be mined all the same, it is found, and the contract takes one only."""
+        hashes = [one.hash for one in alive]
+        return await self._journal.change(
+            view, anchor, bury=hashes, state=State.PENDING, tx_hash=None, failure=why
+        )
 
     async def _begin(self, view: View, anchor: Anchor, tries: Sequence[Transaction]) -> Anchor:
         """Sign the first transaction, or another one after those that came to nothing."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import asyncpg
 
+from app.kit.tasks import end
 from app.main import Parts
 from app.positions.model import State
 from app.settings import Settings
@@ -57,7 +58,7 @@ async def test_whoever_follows_anchors_is_told_until_they_are_final(
                 told = (await following).data["anchorChanged"]["anchor"]
                 states.setdefault(told["id"], []).append(told["state"])
                 following = asyncio.ensure_future(anext(messages))
-        following.cancel()
+        await end(following)
     order = ["PENDING", "SIGNED", "BROADCAST", "MINED", "FINAL"]
     for told in states.values():
         assert [order.index(state) for state in told] == sorted({order.index(state) for state in told})

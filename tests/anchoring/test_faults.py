@@ -155,6 +155,24 @@ async def test_a_nonce_that_another_sender_took_is_given_up(
     assert await owner.fetchval("SELECT count(*) FROM anchor_transactions WHERE dead") == 1
 
 
+async def test_a_nonce_that_hangs_on_somebody_elses_lost_transaction_is_given_up(
+    happen: Happen, deployed: Deployed, settled: Settled, whole: Whole, owner: asyncpg.Connection
+) -> None:
+    await happen()
+    await settled()
+    contract = Contract(deployed)
+    before = deployed.node.snapshot()
+    await contract.call("set_pauser", deployed.account, True)
+    await happen()
+    await settled()
+    # The other transaction is gone for good, and ours has the nonce behind it.
+    await asyncio.to_thread(deployed.node.revert, before)
+    await asyncio.to_thread(deployed.node.mine, 2)
+    await settled()
+    await whole()
+    assert await owner.fetchval("SELECT count(*) FROM anchor_transactions WHERE dead") >= 1
+
+
 async def test_fees_above_the_most_are_waited_out(
     happen: Happen, proxy: Proxy, settled: Settled, whole: Whole, anchors: Anchors
 ) -> None:
