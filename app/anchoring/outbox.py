@@ -45,9 +45,11 @@ CHANGE = f"""
 UPDATE anchors SET revision = (SELECT max(revision) + 1 FROM anchors),
   {", ".join(f"{name} = ${place}" for place, name in enumerate(CHANGED, 2))} WHERE id = $1
 """
+# The same one again is given up no longer: after a reorganisation its nonce may be free once more.
 ADD_TRANSACTION = """
 INSERT INTO anchor_transactions (hash, anchor_id, account, nonce, raw, fee_max, tip_max, signed_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+ON CONFLICT (hash) DO UPDATE SET dead = false, signed_at = excluded.signed_at, sent_at = NULL
 """
 SENT = "UPDATE anchor_transactions SET sent_at = $2 WHERE hash = $1"
 BURY = "UPDATE anchor_transactions SET dead = true WHERE hash = ANY ($1::bytea[])"

@@ -156,7 +156,12 @@ async def test_a_nonce_that_another_sender_took_is_given_up(
 
 
 async def test_a_nonce_that_hangs_on_somebody_elses_lost_transaction_is_given_up(
-    happen: Happen, deployed: Deployed, settled: Settled, whole: Whole, owner: asyncpg.Connection
+    happen: Happen,
+    deployed: Deployed,
+    settled: Settled,
+    whole: Whole,
+    anchors: Anchors,
+    owner: asyncpg.Connection,
 ) -> None:
     await happen()
     await settled()
@@ -168,6 +173,11 @@ async def test_a_nonce_that_hangs_on_somebody_elses_lost_transaction_is_given_up
     # The other transaction is gone for good, and ours has the nonce behind it.
     await asyncio.to_thread(deployed.node.revert, before)
     await asyncio.to_thread(deployed.node.mine, 2)
+
+    async def noticed() -> bool:
+        return any(row["reorgs"] for row in await anchors())
+
+    await eventually(noticed)
     await settled()
     await whole()
     assert await owner.fetchval("SELECT count(*) FROM anchor_transactions WHERE dead") >= 1

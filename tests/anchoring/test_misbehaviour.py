@@ -2,15 +2,33 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
 
 from app.main import Parts
 from app.positions.model import State
 from tests import factories
+from tests.anchoring import nodes
 from tests.anchoring.conftest import Anchors, Deployed, Settled, Whole
 from tests.anchoring.misbehaviour import Run
+from tests.anchoring.nodes import Node
 from tests.anchoring.proxy import Proxy
 from tests.anchoring.test_contract import Contract
+from tests.serving import free_port
+
+
+@pytest.fixture
+def node(py_evm: Node) -> Iterator[Node]:
+    """ANVIL=…, which is quick, or the development chain."""
+    binary = os.environ.get("ANVIL")
+    if binary is None:
+        yield py_evm
+        return
+    with nodes.anvil(Path(binary), free_port()) as found:
+        yield found
+
 
 RUNS = int(os.environ.get("MISBEHAVIOUR_RUNS", "4"))
 FIRST = int(os.environ.get("MISBEHAVIOUR_FIRST", "1"))
