@@ -55,7 +55,7 @@ class Contract:
             }
         )
         await asyncio.to_thread(self._web3.eth.send_raw_transaction, raw)
-        return self._web3.eth.get_transaction_receipt(tx_hash)
+        return await asyncio.to_thread(self._web3.eth.wait_for_transaction_receipt, tx_hash, 3, 0.05)
 
     def told(self, event: str, receipt: Any) -> list[dict[str, Any]]:
         return [dict(one["args"]) for one in self._contract.events[event]().process_receipt(receipt)]
