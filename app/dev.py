@@ -20,7 +20,7 @@ from app.settings import Settings, StoreBackend
 from app.storage.provide import provide, reach
 
 
-def run(settings: Settings, *, demo: bool, chain: bool = False) -> None:
+def run(settings: Settings, *, demo: bool, tell_key: bool, chain: bool = False) -> None:
     """`escrowgrid dev`: until Ctrl-C; nothing is left running."""
     _log(settings)
     assert settings.root_api_key is not None, "dev always has a root key"
@@ -28,7 +28,7 @@ def run(settings: Settings, *, demo: bool, chain: bool = False) -> None:
     with provide(settings) as address, _chain(settings, wanted=chain) as whole:
         reach(address)
         app = create_app(whole, address, development_keys=[key], beside=Story().play if demo else None)
-        _serve(app, whole, lambda: _greet(whole, key, demo=demo, chain=chain))
+        _serve(app, whole, lambda: _greet(whole, key if tell_key else None, demo=demo, chain=chain))
 
 
 def serve(settings: Settings, workers: int) -> None:
@@ -80,7 +80,7 @@ def _log(settings: Settings) -> None:
     logging.getLogger("httpx").setLevel("WARNING")
 
 
-def _greet(settings: Settings, key: DevelopmentKey, *, demo: bool, chain: bool) -> None:
+def _greet(settings: Settings, key: DevelopmentKey | None, *, demo: bool, chain: bool) -> None:
     where = {
         StoreBackend.MEMORY: "in memory, gone at exit",
         StoreBackend.EMBEDDED: f"in {settings.data_dir}/",
@@ -90,7 +90,7 @@ def _greet(settings: Settings, key: DevelopmentKey, *, demo: bool, chain: bool) 
     click.echo(f"Escrowgrid: the dashboard is on {here}/")
     click.echo(f"  GraphiQL  {here}/graphql")
     click.echo(f"  database  {where}{'; demo data that keeps moving' if demo else ''}")
-    click.echo(f"  root key  {key.key}")
+    click.echo(f"  root key  {'the one that ROOT_API_KEY says' if key is None else key.key}")
     if chain and settings.chain_url is not None:
         url = settings.chain_url.get_secret_value()
         click.echo(f"  chain     a development chain on {url}, gone at exit: it proves nothing to anybody")
