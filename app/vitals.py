@@ -12,7 +12,7 @@ from app.engine.compiled import Plans
 from app.http.vitals import Kind, Vital, Vitals
 from app.ledger import steering
 from app.ledger.bell import Bell
-from app.ledger.steering import Standing
+from app.ledger.steering import Standing, Unsigned
 from app.limits.service import Quota
 from app.storage.database import Database, DatabaseRole, Driver
 
@@ -142,6 +142,18 @@ def _feed(services: Services, bell: Bell, ledger: "Ledger") -> Sequence[Vital]:
         ),
         Vital(
             GAUGE,
+            "escrowgrid_checkpoint_age_seconds",
+            "How long ago the head of the ledger was signed last.",
+            lambda: ledger.unsigned.age_seconds,
+        ),
+        Vital(
+            GAUGE,
+            "escrowgrid_checkpoint_lag_events",
+            "Events that no checkpoint covers.",
+            lambda: ledger.unsigned.events,
+        ),
+        Vital(
+            GAUGE,
             "escrowgrid_database_answers",
             "1 when the ledger's state could be read for this page.",
             lambda: float(ledger.answered),
@@ -176,7 +188,7 @@ def _pools(database: Database) -> Sequence[Vital]:
 
 
 class Ledger:
-    """What only the database knows: the head and the followers, asked for when somebody looks."""
+    """What only the database knows: the head, its signature and the followers, asked for when somebody looks."""
 
     def __init__(self, database: Database, also: Callable[[Driver], Awaitable[None]] | None = None) -> None:
         self._database = database
@@ -185,6 +197,7 @@ class Ledger:
         self._until = 0.0
         self.standings: Sequence[Standing] = ()
         self.head = 0
+        self.unsigned = Unsigned(0, 0.0)
         self.answered = False
 
     def each(self, number: Callable[[Standing], float]) -> Callable[[], Mapping[str, float]]:
@@ -210,5 +223,6 @@ class Ledger:
         async with self._database.pool(DatabaseRole.FEED).acquire() as connection:
             self.standings = await steering.standings(connection)
             self.head = await steering.head(connection)
+            self.unsigned = await steering.unsigned(connection)
             if self._also is not None:
                 await self._also(connection)

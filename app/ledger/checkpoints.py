@@ -166,15 +166,23 @@ class Checkpointer(Follower):
         await self.idle(lease)
 
     async def idle(self, lease: Lease) -> None:
-        """Sign what has come since, when the last signature is old enough."""
-        due = self._signed_at is None or (self._clock() - self._signed_at).total_seconds() >= self._every
-        if due and self._range is not None and self._range.size > self._signed_size:
-            await self.sign()
+        """Sign what has come since, when the last signature is old enough.
+
+        Up to the head, whoever took it in: a leader before this one may have gone before it signed.
+        """
+        if self._signed_at is None or (self._clock() - self._signed_at).total_seconds() >= self._every:
+            await self._sign_head()
 
     async def stop(self) -> None:
         """Sign the very end, so that a stopped server's ledger is covered whole."""
+        await self._sign_head()
+
+    async def _sign_head(self) -> None:
         head = await self._database.pool(DatabaseRole.FEED).fetchrow(HEAD)
         assert head is not None, "a ledger has a head"
+        if self._range is not None and head["global_sequence"] < self._range.size:
+            # It was restored to a point before this.
+            self._range = None
         await self._tree(head["global_sequence"])
         await self.sign()
 

@@ -29,6 +29,14 @@ WHERE name = $1
 PAUSE = "UPDATE followers SET paused = $2, updated_at = clock_timestamp() WHERE name = $1"
 UNPARK = "UPDATE parked_events SET retry = true WHERE follower = $1 AND ($2::bigint IS NULL OR global_sequence = $2)"
 HEAD = "SELECT global_sequence FROM ledger_head"
+# Of a ledger that nobody signed yet, since its first event.
+UNSIGNED = """
+SELECT h.global_sequence - coalesce(c.size, 0) AS events,
+       extract(epoch FROM clock_timestamp() - coalesce(c.signed_at, first.recorded_at))::float8 AS age_seconds
+FROM ledger_head h
+LEFT JOIN LATERAL (SELECT size, signed_at FROM checkpoints ORDER BY size DESC LIMIT 1) c ON true
+LEFT JOIN LATERAL (SELECT recorded_at FROM ledger_events ORDER BY global_sequence LIMIT 1) first ON true
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,14 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class Unsigned:
+    """How many events no checkpoint covers, and how long ago the newest one was signed."""
+
+    events: int
+    age_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Parked:
     """An event that was set aside."""
 
@@ -69,6 +85,13 @@ async def standings(driver: Driver) -> Sequence[Standing]:
 async def head(driver: Driver) -> int:
     """The last global sequence."""
     return int(await driver.fetchval(HEAD))
+
+
+async def unsigned(driver: Driver) -> Unsigned:
+    """What no checkpoint covers, as the feed role."""
+    row = await driver.fetchrow(UNSIGNED)
+    assert row is not None, "a ledger has a head"
+    return Unsigned(max(row["events"], 0), max(row["age_seconds"] or 0.0, 0.0))
 
 
 async def parked(driver: Driver, name: str) -> Sequence[Parked]:

@@ -31,6 +31,8 @@ EXPECTED = {
     "escrowgrid_follower_parked_events",
     "escrowgrid_follower_failing",
     "escrowgrid_follower_led",
+    "escrowgrid_checkpoint_age_seconds",
+    "escrowgrid_checkpoint_lag_events",
     "escrowgrid_database_answers",
     "escrowgrid_pool_in_use",
     "escrowgrid_pool_size_max",
