@@ -3,8 +3,8 @@
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from app.kit.tasks import end
 from app.ledger import leases
@@ -14,7 +14,7 @@ from app.ledger.store import SELECT_EVENTS, event_of
 from app.ledger.tail import Tail
 from app.principal import ALL_INSTITUTIONS
 from app.settings import Settings
-from app.storage.database import CONNECTION_LOST, Database, DatabaseRole, Driver, take_role
+from app.storage.database import Database, DatabaseRole, Driver, database_to_blame, take_role
 
 log = logging.getLogger("escrowgrid.followers")
 
@@ -30,7 +30,7 @@ INSERT INTO followers (name, cursor, token, updated_at)
 SELECT $1, CASE WHEN $2 THEN global_sequence ELSE 0 END, 0, clock_timestamp() FROM ledger_head
 ON CONFLICT (name) DO NOTHING
 """
-STATE = "SELECT cursor, paused FROM followers WHERE name = $1"
+STATE = "SELECT cursor, paused, failure FROM followers WHERE name = $1"
 # Only the newest leader's acknowledgement counts, only from where it began, and none beyond a restored ledger.
 ACK = """
 UPDATE followers SET cursor = $2, token = $3, failure = NULL, updated_at = clock_timestamp()
@@ -63,8 +63,9 @@ class LeadLost(Exception):
     """Another process leads now, or the ledger was restored: what this one acknowledges does not count."""
 
 
-# Not the fault of an event.
-PASSING = (*CONNECTION_LOST, LeadLost, Halt)
+def is_of_the_event(error: Exception) -> bool:
+    """Whether the event may be to blame, or what the follower makes of it, rather than its surroundings."""
+    return not isinstance(error, (LeadLost, Halt)) and not database_to_blame(error)
 
 
 class Follower(ABC):
@@ -103,13 +104,14 @@ class Runner:
         self._follower = follower
         self._holder = holder
         self._acknowledged = 0
+        self._lease: Lease | None = None
+        self._renewed_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Register on first use, then begin to try for the lease."""
-        await self._write(
-            lambda driver: driver.execute(REGISTER, self._follower.name, self._follower.from_end)
-        )
+        async with self._writing() as driver:
+            await driver.execute(REGISTER, self._follower.name, self._follower.from_end)
         self._task = asyncio.create_task(self._work(), name=f"follower-{self._follower.name}")
 
     async def close(self) -> None:
@@ -117,10 +119,14 @@ class Runner:
         if self._task is None:
             return
         await end(self._task)
-        with suppress(*CONNECTION_LOST):
+        try:
             if await self._lead() is not None:
                 await self._follower.stop()
             await leases.give_up(self._database, self._lease_name, self._holder)
+        except Exception as error:
+            if not database_to_blame(error):
+                raise
+            log.warning("follower %s ends without a word to the database: %s", self._follower.name, error)
         await self._follower.close()
 
     @property
@@ -131,30 +137,38 @@ class Runner:
         pause = PAUSE_SECONDS
         while True:
             try:
-                lease = await self._lead()
-                if lease is not None:
-                    await self._follow(lease)
+                self._lease = await self._lead()
+                if self._lease is not None:
+                    await self._follow(self._lease)
                 pause = PAUSE_SECONDS
                 await asyncio.sleep(self._settings.tick_seconds)
-            except CONNECTION_LOST as error:
-                log.warning("follower %s lost its connection: %s", self._follower.name, type(error).__name__)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, PAUSE_SECONDS_MAX)
             except LeadLost as error:
                 log.warning("follower %s: %s", self._follower.name, error)
                 await asyncio.sleep(PAUSE_SECONDS)
             except Exception as error:
+                name, told = self._follower.name, f"{type(error).__name__}: {error}"
                 if isinstance(error, Halt):
-                    log.error("follower %s stands still: %s", self._follower.name, error)  # noqa: TRY400 - no trace
+                    log.error("follower %s stands still: %s", name, error)  # noqa: TRY400 - no trace
+                elif database_to_blame(error):
+                    log.warning("follower %s waits for the database: %s", name, told)
                 else:
-                    log.exception("follower %s failed; it tries again", self._follower.name)
-                with suppress(*CONNECTION_LOST):
-                    await self._note_failure(error)
+                    log.exception("follower %s failed; it tries again", name)
+                await self._note_failure(told)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, PAUSE_SECONDS_MAX)
 
     async def _lead(self) -> Lease | None:
+        self._renewed_at = asyncio.get_running_loop().time()
         return await leases.take(self._database, self._lease_name, self._holder, self._settings.lease_seconds)
+
+    async def _keep(self, lease: Lease) -> None:
+        """Renew the lease in the middle of long work, when a third of its time is over."""
+        now, seconds = asyncio.get_running_loop().time(), self._settings.lease_seconds
+        if now - self._renewed_at < seconds / 3:
+            return
+        if not await leases.renew(self._database, lease, seconds):
+            raise LeadLost("its lease ran out, or another process leads now")
+        self._renewed_at = now
 
     async def _follow(self, lease: Lease) -> None:
         """Follow until the lease is lost or somebody pauses it; either is looked at once a tick."""
@@ -178,15 +192,15 @@ class Runner:
             if await self._lead() != lease:
                 raise LeadLost("another process leads now")
             await self._retry_parked(lease)
-            due, paused = loop.time() + tick, await self._read_state()
+            due, paused = loop.time() + tick, await self._read_state(mended_by=lease)
 
     async def _take(self, events: Sequence[Event], lease: Lease) -> None:
         """The whole page at once; when that fails, one by one, so that only what is poisonous is parked."""
         try:
             await self._follower.follow(events, lease)
-        except PASSING:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it raises is an event's fault until shown otherwise
+        except Exception as error:
+            if not is_of_the_event(error):
+                raise
             if len(events) > 1:
                 log.warning("follower %s takes events singly: %s", self._follower.name, error)
             for event in events:
@@ -196,13 +210,14 @@ class Runner:
     async def _take_one(self, event: Event, lease: Lease) -> None:
         pause = PAUSE_SECONDS
         for attempt in range(1, ATTEMPTS_MAX + 1):
+            await self._keep(lease)
             try:
                 await self._follower.follow([event], lease)
-            except PASSING:
-                raise
-            except Exception as error:  # noqa: BLE001 - as above
+            except Exception as error:
+                if not is_of_the_event(error):
+                    raise
                 if isinstance(error, Poison) or attempt == ATTEMPTS_MAX:
-                    await self._park(event, error, attempt)
+                    await self._park(event, error, attempt, lease)
                     return
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, PAUSE_SECONDS_MAX)
@@ -214,44 +229,65 @@ class Runner:
         """Another try for what an operator unparked."""
         for row in await self._database.pool(DatabaseRole.FEED).fetch(RETRIED, self._follower.name):
             event = event_of(row)
+            await self._keep(lease)
             try:
                 await self._follower.follow([event], lease)
-            except PASSING:
-                raise
-            except Exception as error:  # noqa: BLE001 - as above
-                await self._park(event, error, 1)
+            except Exception as error:
+                if not is_of_the_event(error):
+                    raise
+                await self._park(event, error, 1, lease)
             else:
-                name, number = self._follower.name, event.global_sequence
-                await self._settle(name, number)
+                async with self._leading(lease) as driver:
+                    await driver.execute(SETTLED, self._follower.name, event.global_sequence)
 
-    async def _settle(self, name: str, number: int) -> None:
-        await self._write(lambda driver: driver.execute(SETTLED, name, number))
+    async def _read_state(self, *, mended_by: Lease | None = None) -> bool:
+        """Where it stands, which an operator may have changed; returns whether it is paused.
 
-    async def _read_state(self) -> bool:
-        """Where it stands, which an operator may have changed; returns whether it is paused."""
+        A leader that has gone on since its last failure takes back what was noted of it.
+        """
         row = await self._database.pool(DatabaseRole.FEED).fetchrow(STATE, self._follower.name)
         assert row is not None, "a follower is registered when it starts"
         self._acknowledged = row["cursor"]
+        if mended_by is not None and row["failure"] is not None:
+            async with self._leading(mended_by) as driver:
+                await driver.execute(FAILED, self._follower.name, None, mended_by.token)
         return bool(row["paused"])
 
     async def _ack(self, position: int, lease: Lease) -> None:
         terms = (self._follower.name, position, lease.token, self._acknowledged)
-        if await self._write(lambda driver: driver.execute(ACK, *terms)) != DONE_ONE:
+        async with self._leading(lease) as driver:
+            done = await driver.execute(ACK, *terms)
+        if done != DONE_ONE:
             raise LeadLost("its cursor was set elsewhere, or another process leads now")
         self._acknowledged = position
 
-    async def _park(self, event: Event, error: Exception, attempts: int) -> None:
+    async def _park(self, event: Event, error: Exception, attempts: int, lease: Lease) -> None:
         reason = f"{type(error).__name__}: {error}"[:REASON_LENGTH_MAX]
-        log.error("follower %s parks event %d: %s", self._follower.name, event.global_sequence, reason)
-        await self._write(
-            lambda driver: driver.execute(PARK, self._follower.name, event.global_sequence, reason, attempts)
-        )
+        async with self._leading(lease) as driver:
+            await driver.execute(PARK, self._follower.name, event.global_sequence, reason, attempts)
+        log.error("follower %s parked event %d: %s", self._follower.name, event.global_sequence, reason)
 
-    async def _note_failure(self, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"[:REASON_LENGTH_MAX]
-        await self._write(lambda driver: driver.execute(FAILED, self._follower.name, reason, 2**62))
+    async def _note_failure(self, told: str) -> None:
+        """Note why nothing goes on, where this process leads and the database lets it."""
+        lease = self._lease
+        if lease is None:
+            return
+        try:
+            async with self._leading(lease) as driver:
+                await driver.execute(FAILED, self._follower.name, told[:REASON_LENGTH_MAX], lease.token)
+        except Exception as error:  # noqa: BLE001 - the edge of this task, which has told the log already
+            log.warning("follower %s could not note its failure: %s", self._follower.name, error)
 
-    async def _write(self, work: Callable[[Driver], Awaitable[str]]) -> str:
+    @asynccontextmanager
+    async def _leading(self, lease: Lease) -> AsyncIterator[Driver]:
+        """A transaction that only counts while nobody else leads: an heir waits until it is over."""
+        async with self._writing() as driver:
+            if not await leases.unbroken(driver, lease):
+                raise LeadLost("another process leads now")
+            yield driver
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[Driver]:
         async with self._database.pool(DatabaseRole.WRITER).acquire() as driver, driver.transaction():
             await take_role(driver, DatabaseRole.WRITER, ())
-            return await work(driver)
+            yield driver

@@ -46,6 +46,8 @@ CONNECTION_LOST = (
     # What the driver says when a connection ends just as it is told something.
     asyncpg.InternalClientError,
 )
+# What the database says of the very values it was given: bad data, broken constraints, limits, its own triggers.
+CONTENT_TO_BLAME = frozenset({"22", "23", "54", "P0"})
 
 
 # A connection of its own or one lent by a pool: they answer alike.
@@ -220,6 +222,19 @@ async def driver_of(connection: AsyncConnection) -> Driver:
     assert raw.driver_connection is not None, "a connection in use has a driver"
     found: Driver = raw.driver_connection
     return found
+
+
+def database_to_blame(error: BaseException) -> bool:
+    """Whether the database is away or in trouble (slow, full, read-only …), rather than what it was given is bad."""
+    if isinstance(error, ValueError):
+        return False  # the driver could not even spell it
+    if isinstance(error, (*CONNECTION_LOST, Overloaded, Unavailable)):
+        return True
+    if isinstance(error, DBAPIError) and _lost(error):
+        return True
+    told = error.orig if isinstance(error, DBAPIError) else error
+    state = getattr(told, "sqlstate", None)
+    return state is not None and state[:2] not in CONTENT_TO_BLAME
 
 
 async def take_role(
