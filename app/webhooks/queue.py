@@ -89,7 +89,12 @@ class Settled:
 
 
 async def subscribers(driver: Driver, institution_ids: Sequence[str]) -> list[Subscriber]:
-    """The endpoints in use of those institutions, as the feed role."""
+    """The endpoints in use of those institutions, as the feed role; waits for those that begin at this moment.
+
+    An endpoint that is not seen here was not begun when this asked: it begins after every event known by then.
+    """
+    async with driver.transaction():
+        await driver.execute(statements.ENDPOINTS_BEGIN, institution_ids)
     return [_subscriber(row) for row in await driver.fetch(statements.SUBSCRIBED, institution_ids)]
 
 

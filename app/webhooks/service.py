@@ -96,6 +96,7 @@ async def update_endpoint(
         endpoint, url=draft.url, description=draft.description, wanted=draft.wanted, updated_at=work.now
     )
     if draft.enabled and not endpoint.enabled:
+        await store.lock_endpoints(work.connection, institution_id)
         head = await _head(work, institution_id, epochs)
         changed = replace(changed, enabled=True, disabled_reason=None, starts_after=head)
     elif endpoint.enabled and not draft.enabled:

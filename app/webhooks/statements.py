@@ -4,6 +4,11 @@ SUBSCRIBED = """
 SELECT institution_id, id, kinds, states, starts_after FROM webhook_endpoints
 WHERE institution_id = ANY($1::text[]) AND enabled
 """
+# Held by whoever makes or enables an endpoint, from before it reads where that begins until it can be seen.
+ENDPOINTS_BEGIN = """
+SELECT pg_advisory_xact_lock_shared(hashtextextended('webhook_endpoints:' || institution_id, 0))
+FROM (SELECT unnest($1::text[]) AS institution_id ORDER BY 1) AS i
+"""
 LOCK_SUBSCRIBED = f"{SUBSCRIBED} ORDER BY id FOR NO KEY UPDATE"
 ADD = """
 INSERT INTO webhook_deliveries AS d (institution_id, id, endpoint_id, event_id, position_id, sequence, state,

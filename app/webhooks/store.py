@@ -84,7 +84,10 @@ ENDPOINT_VALUES = ("url", "description", "enabled", "disabled_reason", "starts_a
 
 
 async def lock_endpoints(connection: AsyncConnection, institution_id: str) -> None:
-    """Until the transaction ends, nobody else adds an endpoint to that institution."""
+    """Until the transaction ends, nobody else adds an endpoint to that institution, and its events are not queued.
+
+    So no event falls between where an endpoint begins, which is read after this, and the moment it can be seen.
+    """
     key = func.hashtextextended(f"webhook_endpoints:{institution_id}", 0)
     await connection.execute(select(func.pg_advisory_xact_lock(key)))
 
