@@ -108,6 +108,11 @@ def unpark(settings: Settings, name: str, global_sequence: int | None) -> None:
 def maintain(settings: Settings, months: int) -> None:
     """Make the audit's partitions ahead."""
     made = _as_writer(settings, lambda driver: audit.make_partitions(driver, months))
+    missing = _as_writer(settings, lambda driver: audit.missing_partitions(driver, months))
+    if missing:
+        raise click.ClickException(
+            f"{made} partitions made, {missing} could not be: their reasons are warnings in the database's log"
+        )
     click.echo(f"{made} partitions made; the audit is ready for {months} months ahead.")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from app.chain_vitals import Anchoring
+from app.audit import service as audit
 from app.context import Services
 from app.documents.service import TrustedDocuments
 from app.engine.compiled import Plans
@@ -43,6 +44,12 @@ def of(services: Services, bell: Bell, quota: Quota, documents: TrustedDocuments
         ),
         Vital(
             GAUGE, "escrowgrid_audit_waiting", "Audit rows not written yet.", lambda: len(services.recorder)
+        ),
+        Vital(
+            GAUGE,
+            "escrowgrid_audit_default_rows",
+            "Audit rows without a partition of their month, counted up to 10,000.",
+            lambda: ledger.default_rows,
         ),
         Vital(
             COUNTER,
@@ -198,6 +205,7 @@ class Ledger:
         self.standings: Sequence[Standing] = ()
         self.head = 0
         self.unsigned = Unsigned(0, 0.0)
+        self.default_rows = 0
         self.answered = False
 
     def each(self, number: Callable[[Standing], float]) -> Callable[[], Mapping[str, float]]:
@@ -226,3 +234,4 @@ class Ledger:
             self.unsigned = await steering.unsigned(connection)
             if self._also is not None:
                 await self._also(connection)
+            self.default_rows = await audit.default_rows(connection)

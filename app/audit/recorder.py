@@ -158,10 +158,15 @@ class Recorder:
         """One try; returns when to try again."""
         try:
             async with self._database.writing(ALL_INSTITUTIONS) as connection:
-                await store.make_partitions(connection, self._clock(), months=MONTHS_AHEAD)
+                now = self._clock()
+                await store.make_partitions(connection, now, months=MONTHS_AHEAD)
+                missing = await store.missing(connection, now, months=MONTHS_AHEAD)
         except Exception:
             # The edge of this task: it goes on for as long as the process.
             log.exception("audit partitions could not be made ahead, trying again")
+            return PARTITIONS_RETRY_SECONDS
+        if missing:
+            log.error("%d audit partitions could not be made ahead: see the database's log", missing)
             return PARTITIONS_RETRY_SECONDS
         return PARTITIONS_EVERY_SECONDS
 

@@ -66,6 +66,16 @@ async def make_partitions(driver: "Driver", months: int) -> int:
     return await store.make_partitions_ahead(driver, months)
 
 
+async def missing_partitions(driver: "Driver", months: int) -> int:
+    """How many of them are still not there: their reasons are warnings in the database's log."""
+    return await store.missing_ahead(driver, months)
+
+
+async def default_rows(driver: "Driver") -> int:
+    """How many rows came for months without a partition, and wait for it; counted up to 10,000."""
+    return await store.default_rows(driver)
+
+
 async def page(
     connection: "AsyncConnection",
     scope: str,

@@ -16,6 +16,12 @@ from app.storage.conditions import Condition, narrow, within
 from app.storage.database import Driver
 from app.storage.tables import Document, Id, Moment, Word, metadata
 
+MISSING = """
+SELECT count(*) FROM generate_series(0, {months}) AS ahead
+WHERE to_regclass('audit_events_' || to_char(
+  date_trunc('month', {start} AT TIME ZONE 'UTC') + make_interval(months => ahead), 'YYYYMM')) IS NULL
+"""
+DEFAULT_ROWS = "SELECT escrowgrid_audit_default_rows()"
 LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', '2s', true)")
 
 audit_events = Table(
@@ -94,11 +100,18 @@ async def now(connection: AsyncConnection) -> datetime:
 async def make_partitions(connection: AsyncConnection, start: datetime, *, months: int) -> int:
     """Make the partitions of that month and the following ones; returns how many were missing.
 
-    Waits for no long reader: a partition that could not be made now is made at the next try.
+    Waits for no long reader: a partition that could not be made now (`missing`) is made at the next try.
     """
     await connection.execute(LOCK_TIMEOUT)
     made = func.escrowgrid_make_audit_partitions(start, months, type_=Integer)
     return (await connection.execute(select(made))).scalar_one()
+
+
+async def missing(connection: AsyncConnection, start: datetime, *, months: int) -> int:
+    """How many of those partitions are not there."""
+    counted = text(MISSING.format(months="CAST(:months AS int)", start="CAST(:start AS timestamptz)"))
+    found: int = (await connection.execute(counted, {"months": months, "start": start})).scalar_one()
+    return found
 
 
 def _matching(scope: str, conditions: Sequence[Condition], between: Between[str]) -> Select[Any]:
@@ -114,6 +127,18 @@ def _matching(scope: str, conditions: Sequence[Condition], between: Between[str]
 def _event(row: Row[Any]) -> AuditEvent:
     found = {column.name: row._mapping[column.name] for column in COLUMNS}
     return AuditEvent(**found | {"action": Action(row.action), "outcome": Outcome(row.outcome)})
+
+
+async def default_rows(connection: Driver) -> int:
+    """How many rows the default partition caught, counted up to 10,000; as the feed role."""
+    found: int = await connection.fetchval(DEFAULT_ROWS)
+    return found
+
+
+async def missing_ahead(connection: Driver, months: int) -> int:
+    """How many partitions of this month and the `months` after it are not there."""
+    found: int = await connection.fetchval(MISSING.format(months="$1::int", start="now()"), months)
+    return found
 
 
 async def make_partitions_ahead(connection: Driver, months: int) -> int:

@@ -1,18 +1,22 @@
 """The audit's partitions are there before their rows, however far time has come."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
+from click import ClickException
+from pydantic import SecretStr
 
-from app.audit import recorder
+from app import operate
+from app.audit import recorder, service
 from app.audit.model import Action
 from app.context import Context, Request
 from app.main import assemble
 from app.principal import root
-from app.settings import Settings
-from app.storage.database import Address
+from app.settings import Settings, StoreBackend
+from app.storage.database import Address, DatabaseRole
 from tests import factories
 from tests.conftest import eventually
 
@@ -82,18 +86,71 @@ async def test_the_operators_command_makes_them_without_a_server(
     settings: Settings, address: Address, owner: asyncpg.Connection
 ) -> None:
     """`escrowgrid maintain --months 24`."""
-    import asyncio
-
-    from pydantic import SecretStr
-
-    from app import operate
-    from app.settings import StoreBackend
-
     changed = settings.model_copy(
         update={"store_backend": StoreBackend.POSTGRES, "database_url": SecretStr(address.url)}
     )
     await asyncio.to_thread(operate.maintain, changed, 24)
     assert await owner.fetchval(LAST) == f"audit_events_{_month(datetime.now(UTC), 24):%Y%m}"
+
+
+CONTENT = (
+    "SELECT id, occurred_at, action, payload::text, arrived_at FROM audit_events ORDER BY occurred_at, id"
+)
+
+
+async def test_rows_that_came_before_their_partition_move_there_and_partitions_go_on(
+    settings: Settings,
+    address: Address,
+    owner: asyncpg.Connection,
+    travelling,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A server whose clock is months ahead for a moment, and the same months five months later."""
+    parts = assemble(settings, address, clock=travelling)
+    async with parts.running():
+        for ahead in (200, 201, 400):
+            travelling.now += timedelta(days=ahead)
+            await factories.institution(parts.services)
+            travelling.now -= timedelta(days=ahead)
+        async with parts.services.database.pool(DatabaseRole.FEED).acquire() as driver:
+            assert await service.default_rows(driver) == 3
+    before = await owner.fetch(CONTENT)
+    month = travelling.now + timedelta(days=200)
+    travelling.now += timedelta(days=150)
+    parts = assemble(settings, address, clock=travelling)
+    async with parts.running():
+        async with parts.services.database.pool(DatabaseRole.FEED).acquire() as driver:
+            assert await service.default_rows(driver) == 1, "the one of a month that is still far"
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert await owner.fetch(CONTENT) == before
+    assert (await owner.fetch(WHERE))[0]["part"] == f"audit_events_{month:%Y%m}"
+    assert await owner.fetchval(LAST) == f"audit_events_{_month(travelling.now, 3):%Y%m}"
+    for part in (f"audit_events_{month:%Y%m}", "audit_events_default"):
+        for statement in (f"UPDATE {part} SET code = 'X'", f"DELETE FROM {part}", f"TRUNCATE {part}"):
+            with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
+                await owner.execute(statement)
+
+
+async def test_a_month_that_cannot_be_made_takes_no_other_down_and_is_told(
+    settings: Settings, address: Address, owner: asyncpg.Connection
+) -> None:
+    changed = settings.model_copy(
+        update={"store_backend": StoreBackend.POSTGRES, "database_url": SecretStr(address.url)}
+    )
+    now = datetime.now(UTC)
+    in_the_way = f"audit_events_{_month(now, 6):%Y%m}"
+    # Half of that month is taken already, by a partition of another name.
+    start, end = _month(now, 6), _month(now, 6) + timedelta(days=10)
+    await owner.execute(
+        f"CREATE TABLE in_the_way PARTITION OF audit_events FOR VALUES FROM ('{start}') TO ('{end}')"
+    )
+    with pytest.raises(ClickException, match="1 could not be"):
+        await asyncio.to_thread(operate.maintain, changed, 8)
+    assert await owner.fetchval(LAST) == f"audit_events_{_month(now, 8):%Y%m}"
+    assert await owner.fetchval("SELECT to_regclass($1)", in_the_way) is None
+    await owner.execute("DROP TABLE in_the_way")
+    await asyncio.to_thread(operate.maintain, changed, 8)
+    assert await owner.fetchval("SELECT to_regclass($1)", in_the_way) is not None
 
 
 def _month(moment: datetime, ahead: int) -> datetime:

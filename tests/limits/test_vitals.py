@@ -41,6 +41,7 @@ EXPECTED = {
     "escrowgrid_plans_compiled",
     "escrowgrid_executor_fallbacks",
     "escrowgrid_audit_waiting",
+    "escrowgrid_audit_default_rows",
     "escrowgrid_audit_lost",
     "escrowgrid_rate_leases",
     "escrowgrid_rate_lease_failures",

@@ -94,6 +94,8 @@ UNUSUAL = {
     # What is on a chain is public: everybody who has a scope reads it.
     "anchors": {("api_scope", API, "SELECT"), ("writer_all", WRITER, "ALL"), FEED_READS},
     "anchor_chains": {("api_scope", API, "SELECT"), ("writer_all", WRITER, "ALL"), FEED_READS},
+    # What comes before its partition moves there, by the owner's function alone.
+    "audit_events_default": {("owner_moves", "escrowgrid_owner", "ALL")},
 }
 # What the feed must not read: secrets, and who asked for what.
 KEPT_FROM_FEED = {"api_keys", "audit_events", "webhook_secrets"}
@@ -121,7 +123,9 @@ async def test_every_policy_is_expected(
         assert row["permissive"] == "PERMISSIVE"
         for role in row["roles"]:
             found[row["tablename"]].add((row["policyname"], role, row["cmd"]))
-    assert set(found) == {name for name, table in tables.items() if not table["part"]} - NO_TENANTS
+    assert set(found) == {name for name, table in tables.items() if not table["part"]} - NO_TENANTS | {
+        "audit_events_default"
+    }
     for table, policies in found.items():
         assert policies - {FEED_READS} == UNUSUAL.get(table, USUAL) - {FEED_READS}, table
     assert found["ledger_events"] >= {FEED_READS}
@@ -131,12 +135,12 @@ async def test_policies_name_the_scope(catalogue: asyncpg.Connection) -> None:
     """Nobody's policy is true for all rows, but the feed's, and the writer's on what no tenant owns."""
     for row in await catalogue.fetch("SELECT * FROM pg_policies WHERE schemaname = 'public'"):
         words = f"{row['qual'] or ''} {row['with_check'] or ''}"
-        free = row["policyname"] in ("feed_all", "writer_all", "writer_reads", "writer_moves")
+        free = row["policyname"] in ("feed_all", "writer_all", "writer_reads", "writer_moves", "owner_moves")
         assert ("escrowgrid.scope" in words) != free, row
         if row["cmd"] == "ALL":
             assert row["with_check"], row
         if free and row["policyname"] != "feed_all":
-            assert row["tablename"] in ("ledger_head", "epochs", "anchors", "anchor_chains")
+            assert row["tablename"] in ("ledger_head", "epochs", "anchors", "anchor_chains", "audit_events_default")
 
 
 async def test_triggers_are_always_on(
