@@ -74,7 +74,9 @@ FROM unnest($1::text[], $2::text[], $3::numeric[], $4::numeric[], $5::numeric[],
 WHERE p.institution_id = n.institution_id AND p.id = n.id
 """
 DUE = """
-SELECT institution_id, id FROM positions WHERE closed_at IS NULL AND expires_at <= $1 ORDER BY expires_at LIMIT $2
+SELECT institution_id, id, expires_at FROM positions
+WHERE closed_at IS NULL AND expires_at <= $1 AND expires_at >= $3 AND (expires_at, id) > ($3, $4)
+ORDER BY expires_at, id LIMIT $2
 """
 
 Lifecycles = Mapping[tuple[str, int], Lifecycle]

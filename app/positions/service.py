@@ -26,7 +26,7 @@ from app.positions.model import (
     REASON_LENGTH_MAX,
     REFERENCE_LENGTH_MAX,
 )
-from app.principal import Principal
+from app.principal import CLERK, Principal
 from app.storage.database import driver_of
 
 if TYPE_CHECKING:
@@ -239,7 +239,9 @@ def _key(asker: Asker, given: str | None, content: Mapping[str, Json]) -> Key:
     value = _text(given, KEY_LENGTH_MAX, "idempotencyKey") or asker.ids.new("auto")
     # Personal values are compared through their commitments: a plain hash of them could be guessed.
     fingerprint = chain.digest(canonical_json(content).encode())
-    return Key(asker.principal.institution_id, value, fingerprint)
+    # The clerk's keys are its own: nobody, not even root, can use one up before a deadline has passed.
+    owner = CLERK.id if asker.principal == CLERK else asker.principal.institution_id
+    return Key(owner, value, fingerprint)
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from app.errors import AppError, Refusal
 from app.kit.clock import Clock
@@ -23,6 +24,14 @@ log = logging.getLogger("escrowgrid.clerk")
 
 LEASE = "expiry"
 DUE_MAX = 500
+UNDER_WAY_MAX = 2_000
+# A position that was refused is not asked again for so long; nobody waits for it meanwhile.
+REST_SECONDS = 60.0
+RESTING_MAX = 100_000
+
+# Where a page of due positions begins: behind a deadline and a position's id.
+Place = tuple[datetime, str]
+FIRST: Place = (datetime(1, 1, 1, tzinfo=UTC), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,7 @@ class Due:
 
     institution_id: str
     position_id: str
+    deadline: datetime
 
 
 class Clerk:
@@ -54,6 +64,8 @@ class Clerk:
         self._clock = clock
         self._name = name
         self._task: asyncio.Task[None] | None = None
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._resting: dict[str, float] = {}
 
     async def start(self) -> None:
         """Begin to look."""
@@ -64,36 +76,63 @@ class Clerk:
         if self._task is None:
             return
         await end(self._task)
+        await end(*self._under_way.values())
         with suppress(*CONNECTION_LOST):
             await leases.give_up(self._database, LEASE, self._name)
 
     async def _work(self) -> None:
+        tick = self._settings.expiry_tick_seconds
         while True:
-            settled = 0
             try:
                 if (
                     await leases.take(self._database, LEASE, self._name, self._settings.lease_seconds)
                     is not None
                 ):
-                    settled = await self.settle_due()
+                    begun = await self._begin_due()
+                    if begun:
+                        # What takes longer goes on by itself: one that somebody holds must not keep the others.
+                        await asyncio.wait(begun, timeout=tick)
             except CONNECTION_LOST as error:
                 log.warning("the expiry clerk lost its connection: %s", type(error).__name__)
             except Exception:
                 log.exception("the expiry clerk failed; it tries again")
-            if settled < DUE_MAX:
-                await asyncio.sleep(self._settings.expiry_tick_seconds)
+            await asyncio.sleep(tick)
 
     async def settle_due(self) -> int:
-        """Expire a batch of what is due; returns how many were, also those that somebody else moved first."""
-        due = await self._due()
-        await asyncio.gather(*(self._expire(item) for item in due))
-        return len(due)
+        """Expire what is due, and wait for it; returns how many were, also those that somebody else moved first."""
+        begun = await self._begin_due()
+        if self._under_way:
+            await asyncio.wait(list(self._under_way.values()))
+        return len(begun)
 
-    async def _due(self) -> list[Due]:
+    async def _begin_due(self) -> list["asyncio.Task[None]"]:
+        """Begin to expire all that is due, but what is under way and what was refused a while ago."""
+        now = asyncio.get_running_loop().time()
+        self._resting = {one: until for one, until in self._resting.items() if until > now}
+        begun, place, page = [], FIRST, DUE_MAX
+        while page == DUE_MAX:
+            due = await self._due(place)
+            page = len(due)
+            for one in due:
+                place = (one.deadline, one.position_id)
+                if one.position_id in self._under_way or one.position_id in self._resting:
+                    continue
+                if len(self._under_way) >= UNDER_WAY_MAX:
+                    await asyncio.wait(self._under_way.values(), return_when=asyncio.FIRST_COMPLETED)
+                begun.append(self._begin(one))
+        return begun
+
+    def _begin(self, due: Due) -> "asyncio.Task[None]":
+        task = asyncio.create_task(self._expire(due), name="expiry")
+        self._under_way[due.position_id] = task
+        task.add_done_callback(lambda _done: self._under_way.pop(due.position_id))
+        return task
+
+    async def _due(self, after: Place) -> list[Due]:
         pool = self._database.pool(DatabaseRole.FEED)
         return [
-            Due(row["institution_id"], row["id"])
-            for row in await pool.fetch(rows.DUE, self._clock(), DUE_MAX)
+            Due(row["institution_id"], row["id"], row["expires_at"])
+            for row in await pool.fetch(rows.DUE, self._clock(), DUE_MAX, *after)
         ]
 
     async def _expire(self, due: Due) -> None:
@@ -105,5 +144,16 @@ class Clerk:
             await self._writer.submit(service.move(asker, move, due.institution_id))
         except Refusal as refusal:
             log.info("position %s did not expire: %s", due.position_id, refusal.code)
+            self._rest(due)
         except AppError as error:
             log.warning("position %s is tried again: %s", due.position_id, error.code)
+        except CONNECTION_LOST as error:
+            log.warning("position %s is tried again: %s", due.position_id, type(error).__name__)
+        except Exception:
+            # The edge of this task: one that breaks whatever it meets must not do so all the time.
+            log.exception("position %s cannot expire", due.position_id)
+            self._rest(due)
+
+    def _rest(self, due: Due) -> None:
+        if len(self._resting) < RESTING_MAX:
+            self._resting[due.position_id] = asyncio.get_running_loop().time() + REST_SECONDS

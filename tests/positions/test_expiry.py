@@ -16,7 +16,7 @@ from app.ledger.writer import Answer
 from app.main import Parts, assemble
 from app.positions.lifecycle import Intent
 from app.positions.model import Position, State
-from app.principal import CLERK
+from app.principal import CLERK, root
 from app.settings import Settings
 from app.storage.database import Address
 from tests import factories
@@ -157,6 +157,62 @@ class TestRunningClerks:
             return len(await expired(owner)) == 2
 
         await eventually(both, seconds=5)
+
+    async def test_others_expire_at_once_while_somebody_holds_one(
+        self, desk: Desk, parts: Parts, now: Now, owner: asyncpg.Connection, owner_url: str
+    ) -> None:
+        held = await desk.position(state=State.FUNDED, expires_at=now.ahead(60))
+        other = await asyncpg.connect(owner_url)
+        async with other.transaction():
+            await other.execute("SELECT FROM positions WHERE id = $1 FOR UPDATE", held.id)
+            now.advance(60)
+            await asyncio.sleep(0.2)
+            for count in range(1, 4):
+                position = await desk.position(state=State.FUNDED, expires_at=now.ahead(60))
+                now.advance(60)
+
+                async def gone(position: Position = position) -> bool:
+                    return position.id in {row["position_id"] for row in await expired(owner)}
+
+                began = asyncio.get_running_loop().time()
+                await eventually(gone, seconds=10)
+                assert asyncio.get_running_loop().time() - began < 1, count
+        await other.close()
+
+
+async def test_nobody_can_use_up_the_clerks_key_before_it(
+    desk: Desk, parts: Parts, now: Now, owner: asyncpg.Connection
+) -> None:
+    position = await desk.position(expires_at=now.ahead(60))
+    mine = {"idempotencyKey": f"expiry:{position.id}"}
+    await desk.accepted("fundPosition", root(), id=position.id, **mine)
+    other = await desk.position(expires_at=now.ahead(60))
+    await desk.accepted("fundPosition", id=other.id, idempotencyKey=f"expiry:{other.id}")
+    now.advance(60)
+    assert await parts.clerk.settle_due() == 2
+    assert {row["position_id"] for row in await expired(owner)} == {position.id, other.id}
+
+
+async def test_positions_that_cannot_expire_keep_no_other_from_it(
+    desk: Desk, parts: Parts, now: Now, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.positions.worker.DUE_MAX", 3)
+    stuck = [await desk.position(expires_at=now.ahead(50)) for _ in range(7)]
+    # Nothing leads away from there.
+    await owner.execute(
+        "UPDATE positions SET stage = 'NOWHERE' WHERE id = ANY($1)", [position.id for position in stuck]
+    )
+    free = [await desk.position(expires_at=now.ahead(60)) for _ in range(4)]
+    now.advance(60)
+    assert await parts.clerk.settle_due() == 11
+    assert {row["position_id"] for row in await expired(owner)} == {position.id for position in free}
+    later = await desk.position(expires_at=now.ahead(60))
+    now.advance(60)
+    assert await parts.clerk.settle_due() == 1, "those that were refused rest"
+    assert later.id in {row["position_id"] for row in await expired(owner)}
+    monkeypatch.setattr("app.positions.worker.REST_SECONDS", 0.0)
+    parts.clerk._resting.clear()
+    assert await parts.clerk.settle_due() == 7, "and are met again"
 
 
 LATE: list[tuple[State, str, dict[str, Any]]] = [
