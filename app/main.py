@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -196,7 +197,14 @@ def assemble(
 def _webhooks(services: Services) -> Webhooks:
     sender = Sender(Resolver(), private=services.settings.webhook_allow_private)
     post = Post(
-        services.database, services.tail, services.clock, services.ids, services.vault, sender, random.random
+        services.database,
+        services.tail,
+        services.clock,
+        services.ids,
+        services.vault,
+        sender,
+        random.random,
+        timedelta(days=services.settings.webhook_delivery_days),
     )
     return Webhooks(post, services.settings.tick_seconds)
 
@@ -237,7 +245,12 @@ def _replica(settings: Settings, tail: Tail) -> Replica | None:
 
 
 def _vault(settings: Settings) -> Vault:
-    return vault_from(_key(settings.webhook_key, settings), settings.data_dir)
+    former = settings.webhook_key_former
+    return vault_from(
+        _key(settings.webhook_key, settings),
+        settings.data_dir,
+        None if former is None else former.get_secret_value(),
+    )
 
 
 def _signer(settings: Settings) -> Signer:

@@ -24,6 +24,8 @@ from app.storage.database import Address, Database, DatabaseRole, Driver, take_r
 from app.storage.provide import provide
 from app.verify.findings import Report
 from app.verify.walk import verify as walk
+from app.webhooks import resealing
+from app.webhooks.vault import vault_from
 
 T = TypeVar("T")
 Work = Callable[[Driver], Awaitable[T]]
@@ -114,6 +116,32 @@ def maintain(settings: Settings, months: int) -> None:
             f"{made} partitions made, {missing} could not be: their reasons are warnings in the database's log"
         )
     click.echo(f"{made} partitions made; the audit is ready for {months} months ahead.")
+
+
+def reseal_webhooks(settings: Settings) -> None:
+    """Seal the signing secrets of webhooks with the key in force."""
+    key, former = settings.webhook_key, settings.webhook_key_former
+    vault = vault_from(
+        None if key is None else key.get_secret_value(),
+        settings.data_dir,
+        None if former is None else former.get_secret_value(),
+    )
+
+    async def run(url: str) -> resealing.Resealed:
+        connection = await asyncpg.connect(url)
+        try:
+            return await resealing.reseal(connection, vault)
+        finally:
+            await connection.close()
+
+    with provide(settings, attach=True) as address:
+        done = asyncio.run(run(address.direct_url))
+    if done.lost:
+        raise click.ClickException(
+            f"{done.sealed} secrets are sealed with the key in force; {done.lost} open with no key that is given: "
+            "set WEBHOOK_KEY_FORMER, or have their endpoints' secrets turned over"
+        )
+    click.echo(f"{done.sealed} secrets are sealed with the key in force: WEBHOOK_KEY_FORMER can go.")
 
 
 def export_audit(

@@ -208,4 +208,28 @@ def restore_finished(*, reason: str) -> None:
     guarded(lambda: operate.restore_finished(settings_of(), reason))
 
 
-COMMANDS = (verify, followers, checkpoints, mirror, audit, documents, personal, maintain, restore_finished)
+@click.group()
+def webhooks() -> None:
+    """Events sent to endpoints."""
+
+
+@webhooks.command("reseal")
+def reseal() -> None:
+    """Seal every signing secret with WEBHOOK_KEY; those sealed before open with WEBHOOK_KEY_FORMER."""
+    from app import operate
+
+    guarded(lambda: operate.reseal_webhooks(settings_of()))
+
+
+COMMANDS = (
+    verify,
+    followers,
+    webhooks,
+    checkpoints,
+    mirror,
+    audit,
+    documents,
+    personal,
+    maintain,
+    restore_finished,
+)

@@ -202,6 +202,14 @@ class Settings(ChainSettings):
         description="key (64 hex digits) that encrypts webhook secrets; default: a key file in DATA_DIR. "
         "Every process of an installation needs the same",
     )
+    webhook_key_former: SecretStr | None = Field(
+        None,
+        description="the WEBHOOK_KEY (or key file) before the one in force, while secrets are sealed anew "
+        "(`escrowgrid webhooks reseal`)",
+    )
+    webhook_delivery_days: float = Field(
+        90.0, ge=1, description="how long webhook deliveries are kept after they were settled"
+    )
     personal_keys: SecretStr | None = Field(
         None,
         description="master keys (64 hex digits, by comma) that personal values are sealed under: the first seals, "
@@ -244,7 +252,7 @@ class Settings(ChainSettings):
             raise ValueError("ROOT_API_KEY needs at least 16 characters")
         return value
 
-    @field_validator("checkpoint_key", "webhook_key", "personal_keys")
+    @field_validator("checkpoint_key", "webhook_key", "webhook_key_former", "personal_keys")
     @classmethod
     def _keys(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         several = info.field_name == "personal_keys"

@@ -31,7 +31,8 @@ describe(
         Action.WEBHOOK_ENDPOINT_CREATED: "A webhook endpoint was made.",
         Action.WEBHOOK_ENDPOINT_UPDATED: "A webhook endpoint was changed, enabled or disabled.",
         Action.WEBHOOK_ENDPOINT_DELETED: "A webhook endpoint was deleted.",
-        Action.WEBHOOK_ENDPOINT_DISABLED: "The server disabled a webhook endpoint: its receiver said it is gone.",
+        Action.WEBHOOK_ENDPOINT_DISABLED: "The server disabled a webhook endpoint: its receiver said it is gone, "
+        "or every attempt failed for days.",
         Action.WEBHOOK_SECRET_ROTATED: "A webhook endpoint got a new signing secret.",
         Action.WEBHOOK_TEST_SENT: "A test was sent to a webhook endpoint.",
         Action.HOLDER_ERASED: "What is known of a holder was erased, for good.",

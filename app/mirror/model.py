@@ -44,7 +44,7 @@ HOLDERS = Table("holders")
 TEMPLATES = Table("asset_templates")
 ASSETS = Table("assets")
 POLICIES = Table("policies")
-DELIVERIES = Table("webhook_deliveries", order="next_attempt_at IS NOT NULL")
+DELIVERIES = Table("webhook_deliveries", order="next_attempt_at IS NOT NULL", vanishing=True)
 AUDIT = Table("audit_events", (("occurred_at", "timestamptz"), ("id", "text")), blind=True)
 # At first whole, in the order of the key, then row by row as they are noted. What a row names is there before it.
 TABLES = (

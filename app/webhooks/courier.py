@@ -23,6 +23,8 @@ REST_SECONDS = 5.0
 DRAIN_SECONDS = 3.0
 SWEEP_EVERY_SECONDS = 10.0
 SWEPT_AT_ONCE_MAX = 1_000
+FORGET_EVERY_SECONDS = 60.0
+FORGOTTEN_AT_ONCE_MAX = 1_000
 
 
 class Courier:
@@ -40,6 +42,7 @@ class Courier:
         self._resting: dict[Address, float] = {}
         self._news = asyncio.Event()
         self._swept_at = 0.0
+        self._forgot_at = -FORGET_EVERY_SECONDS
 
     def lead(self, lease: Lease) -> None:
         """Deliver under this lease; called again and again while it is held."""
@@ -73,6 +76,7 @@ class Courier:
                     return
                 await self._begin_lanes(lease)
                 await self._sweep()
+                await self._forget(lease)
             except CONNECTION_LOST as error:
                 log.warning("the courier lost its connection: %s", type(error).__name__)
             except Exception:
@@ -136,3 +140,10 @@ class Courier:
                 if endpoint is not None and not endpoint.enabled:
                     await queue.cancel(driver, address, self._post.clock(), SWEPT_AT_ONCE_MAX)
         self._swept_at = now if not left else 0.0
+
+    async def _forget(self, lease: Lease) -> None:
+        """Remove what was settled long ago: a piece at a time, one after the other while there is more."""
+        now = asyncio.get_running_loop().time()
+        if now - self._forgot_at >= FORGET_EVERY_SECONDS:
+            is_more = await self._post.forget(lease, FORGOTTEN_AT_ONCE_MAX)
+            self._forgot_at = -FORGET_EVERY_SECONDS if is_more else now

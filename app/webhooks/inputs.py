@@ -18,6 +18,7 @@ from app.positions.model import State
 from app.storage.conditions import Condition
 from app.webhooks.model import (
     DESCRIPTION_LENGTH_MAX,
+    FAILING_MAX,
     OVERLAP_DEFAULT,
     OVERLAP_MAX,
     REPLAY_EVENTS_MAX,
@@ -63,6 +64,7 @@ describe(
     {
         DisabledReason.ASKED: "Somebody disabled it.",
         DisabledReason.GONE: "Its receiver answered with the status 410: it wants nothing more.",
+        DisabledReason.FAILING: f"Every attempt failed for {FAILING_MAX.days} days.",
     },
     name="WebhookDisabledReason",
 )

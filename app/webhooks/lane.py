@@ -14,7 +14,7 @@ from app.ledger.leases import Lease
 from app.ledger.model import Event
 from app.storage.database import CONNECTION_LOST
 from app.webhooks import message, model, queue, signing
-from app.webhooks.model import GONE, Outcome
+from app.webhooks.model import GONE, DisabledReason, Outcome
 from app.webhooks.post import Post
 from app.webhooks.queue import Address, Claim, Claimed, Settled
 from app.webhooks.vault import CannotOpen, place_of
@@ -86,7 +86,9 @@ class Lane:
             for task in done:
                 del self._under_way[task]
         if any(one.outcome.status == GONE for one in settled):
-            await self._post.disable(self._address)
+            await self._post.disable(self._address, DisabledReason.GONE)
+        elif self._address in self._post.failed:
+            await self._post.disable(self._address, DisabledReason.FAILING)
         if claim is None or not claim.deliveries:
             return
         events = await self._post.events([one.event_id for one in claim.deliveries if one.event_id])
@@ -101,11 +103,11 @@ class Lane:
             outcome = await self._send(claim, claimed, event, now)
         except CannotOpen as error:
             log.warning("endpoint %s: %s", self._address[1], error)
-            outcome = Outcome(error=str(error))
+            outcome = Outcome(error=str(error), is_ours=True)
         except Exception:
             # The edge of this attempt: it counts as one, so that it is not made again at once.
             log.exception("delivery %s cannot be attempted", claimed.id)
-            outcome = Outcome(error="something went wrong on the sender's side")
+            outcome = Outcome(error="something went wrong on the sender's side", is_ours=True)
         self._pace.note(outcome, asyncio.get_running_loop().time() - started)
         is_test, chance = claimed.event_id is None, self._post.chance()
         verdict = model.judge(outcome, claimed.step, now=self._post.clock(), chance=chance, is_test=is_test)

@@ -34,6 +34,8 @@ SCHEDULE = (
 JITTER = 0.1
 RETRY_AFTER_MAX = timedelta(hours=24)
 
+# An endpoint at which every attempt has failed for so long is disabled.
+FAILING_MAX = timedelta(days=5)
 GONE = 410
 PATIENT = frozenset({429, 503})  # they may say in Retry-After when to come again
 
@@ -52,6 +54,7 @@ class DisabledReason(StrEnum):
 
     ASKED = "ASKED"
     GONE = "GONE"
+    FAILING = "FAILING"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,8 @@ class Endpoint:
     created_by: str
     created_at: datetime
     updated_at: datetime
+    # Since when every attempt at an event has failed.
+    failing_since: datetime | None = None
 
     @property
     def draft(self) -> EndpointDraft:
@@ -144,6 +149,8 @@ class Outcome:
     error: str | None = None
     response: str | None = None
     retry_after: timedelta | None = None
+    # Nothing was sent, for a reason on the sender's side: it says nothing about the endpoint.
+    is_ours: bool = False
 
     @property
     def is_success(self) -> bool:
@@ -163,6 +170,11 @@ class Verdict:
 def webhook_id(subject_id: str, endpoint_id: str) -> str:
     """The `webhook-id`: the same at every attempt and replay. No full stop: it is signed between two."""
     return f"{subject_id}-{endpoint_id}"
+
+
+def has_failed_too_long(failing_since: datetime | None, now: datetime) -> bool:
+    """Whether an endpoint that has failed since then is disabled."""
+    return failing_since is not None and now - failing_since >= FAILING_MAX
 
 
 def judge(outcome: Outcome, step: int, *, now: datetime, chance: float, is_test: bool = False) -> Verdict:

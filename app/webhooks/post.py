@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from app.audit.service import Work
 from app.kit.clock import Clock
@@ -16,6 +17,7 @@ from app.ledger.tail import Tail
 from app.principal import ALL_INSTITUTIONS, Principal, Role
 from app.storage.database import CONNECTION_LOST, Database, DatabaseRole, Driver, take_role
 from app.webhooks import queue, service
+from app.webhooks.model import DisabledReason, has_failed_too_long
 from app.webhooks.queue import Address, Claim, Settled
 from app.webhooks.sending import Sender
 from app.webhooks.vault import Vault
@@ -46,6 +48,7 @@ class Post:
         vault: Vault,
         sender: Sender,
         chance: Callable[[], float],
+        keep: timedelta,
     ) -> None:
         self.database = database
         self.tail = tail
@@ -54,6 +57,10 @@ class Post:
         self.vault = vault
         self.sender = sender
         self.chance = chance
+        # How long settled deliveries are kept.
+        self.keep = keep
+        # Endpoints that have failed for too long, until they are disabled.
+        self.failed: set[Address] = set()
         self._turns = asyncio.Semaphore(QUICK_TURNS)
         self._slow_turns = asyncio.Semaphore(SLOW_TURNS)
         self._events: dict[str, Event] = {}
@@ -112,7 +119,10 @@ class Post:
             if endpoint is None:
                 return False, None
             if settled:
-                await queue.settle(driver, endpoint, settled, self.clock())
+                now = self.clock()
+                await queue.settle(driver, endpoint, settled, now)
+                if has_failed_too_long(await queue.note_health(driver, endpoint, settled, now), now):
+                    self.failed.add(address)
             if limit == 0 or not await leases.holds(driver, lease):
                 return True, None
             return True, await queue.take(driver, endpoint, self.clock(), under_way, limit)
@@ -138,9 +148,22 @@ class Post:
                 found |= await ledger.fetch_by_id(reading, ALL_INSTITUTIONS, missing)
         return found
 
-    async def disable(self, address: Address) -> None:
-        """Send nothing more to an endpoint that said it is gone."""
+    async def disable(self, address: Address, reason: DisabledReason) -> None:
+        """Send nothing more to an endpoint that said it is gone, or that has failed for too long."""
         async with self._turns, self.database.writing(address[0]) as connection:
             request_id, now = self.ids.new("req"), self.clock()
             work = Work(connection, COURIER, request_id, None, "webhooks", now, self.ids)
-            await service.disable_gone(work, *address)
+            await service.disable(work, *address, reason)
+        self.failed.discard(address)
+
+    async def forget(self, lease: Lease, limit: int) -> bool:
+        """Remove what was settled long ago, at most `limit`; returns whether there may be more."""
+        before = self.clock() - self.keep
+        async with self.database.pool(DatabaseRole.FEED).acquire() as driver:
+            old = await queue.old(driver, before, limit)
+        if old:
+            async with self.writing(",".join(sorted({one[0] for one in old}))) as driver:
+                if not await leases.holds(driver, lease):
+                    return False
+                await queue.forget(driver, old, before)
+        return len(old) == limit

@@ -67,6 +67,7 @@ class Locked:
     address: Address
     url: str
     enabled: bool
+    failing_since: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ async def left_over(driver: Driver) -> list[Address]:
 async def lock(driver: Driver, address: Address) -> Locked | None:
     """An endpoint, under lock until the transaction ends; None when its row is held by somebody else."""
     row = await driver.fetchrow(statements.LOCK_ENDPOINT, *address)
-    return None if row is None else Locked(address, row["url"], row["enabled"])
+    return None if row is None else Locked(address, row["url"], row["enabled"], row["failing_since"])
 
 
 async def take(
@@ -175,6 +176,32 @@ async def settle(driver: Driver, endpoint: Locked, settled: Sequence[Settled], n
     if any(one.verdict.state is DeliveryState.PENDING for one in settled):
         await driver.execute(statements.DEMOTE, *pairs, now)
     await driver.execute(statements.PROMOTE, *pairs, now)
+
+
+async def note_health(
+    driver: Driver, endpoint: Locked, settled: Sequence[Settled], now: datetime
+) -> datetime | None:
+    """Note since when every attempt at an event has failed, and return it; a success of any kind ends that."""
+    told = [one for one in settled if not one.outcome.is_ours]
+    since = endpoint.failing_since
+    if any(one.outcome.is_success for one in told):
+        since = None
+    elif any(one.delivery.event_id is not None for one in told):
+        since = since or now
+    if since != endpoint.failing_since:
+        await driver.execute(statements.FAILING, *endpoint.address, since)
+    return since
+
+
+async def old(driver: Driver, before: datetime, limit: int) -> list[Address]:
+    """Deliveries that were settled before then, by institution and id, as the feed role."""
+    return [(row["institution_id"], row["id"]) for row in await driver.fetch(statements.OLD, before, limit)]
+
+
+async def forget(driver: Driver, deliveries: Sequence[Address], before: datetime) -> None:
+    """Remove those deliveries, as far as they are still settled since before then."""
+    institutions = sorted({institution_id for institution_id, _id in deliveries})
+    await driver.execute(statements.FORGET, institutions, [one for _institution, one in deliveries], before)
 
 
 async def release(driver: Driver, institution_id: str, delivery_ids: Sequence[str]) -> None:

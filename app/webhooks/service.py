@@ -28,6 +28,7 @@ from app.webhooks.model import (
     Endpoint,
     EndpointDraft,
     Secret,
+    has_failed_too_long,
 )
 from app.webhooks.targets import BadTarget
 from app.webhooks.vault import Vault, place_of
@@ -98,7 +99,7 @@ async def update_endpoint(
     if draft.enabled and not endpoint.enabled:
         await store.lock_endpoints(work.connection, institution_id)
         head = await _head(work, institution_id, epochs)
-        changed = replace(changed, enabled=True, disabled_reason=None, starts_after=head)
+        changed = replace(changed, enabled=True, disabled_reason=None, starts_after=head, failing_since=None)
     elif endpoint.enabled and not draft.enabled:
         changed = replace(changed, enabled=False, disabled_reason=DisabledReason.ASKED)
         await _cancel(work, endpoint)
@@ -116,15 +117,18 @@ async def delete_endpoint(work: Work, institution_id: str, endpoint_id: str) -> 
     return endpoint
 
 
-async def disable_gone(work: Work, institution_id: str, endpoint_id: str) -> None:
-    """The receiver said that it is gone (410): nothing more is sent until somebody enables the endpoint."""
+async def disable(work: Work, institution_id: str, endpoint_id: str, reason: DisabledReason) -> None:
+    """Send nothing more until somebody enables the endpoint: it is gone (410), or has failed for too long."""
     endpoint = await store.lock_endpoint(work.connection, institution_id, endpoint_id)
     if endpoint is None or not endpoint.enabled:
         return
-    disabled = replace(endpoint, enabled=False, disabled_reason=DisabledReason.GONE, updated_at=work.now)
+    if reason is DisabledReason.FAILING and not has_failed_too_long(endpoint.failing_since, work.now):
+        return  # it answered meanwhile
+    disabled = replace(endpoint, enabled=False, disabled_reason=reason, updated_at=work.now)
     await store.update_endpoint(work.connection, institution_id, disabled)
     cancelled = await _cancel(work, endpoint)
-    await _record(work, Action.WEBHOOK_ENDPOINT_DISABLED, disabled, {"cancelled": cancelled})
+    payload: Mapping[str, Json] = {"reason": reason, "cancelled": cancelled}
+    await _record(work, Action.WEBHOOK_ENDPOINT_DISABLED, disabled, payload)
 
 
 async def rotate_secret(

@@ -74,7 +74,18 @@ WHERE e.enabled AND e.id <> ALL($2::text[])
   )
 """
 LOCK_ENDPOINT = """
-SELECT url, enabled FROM webhook_endpoints WHERE institution_id = $1 AND id = $2 FOR NO KEY UPDATE SKIP LOCKED
+SELECT url, enabled, failing_since FROM webhook_endpoints WHERE institution_id = $1 AND id = $2
+FOR NO KEY UPDATE SKIP LOCKED
+"""
+FAILING = "UPDATE webhook_endpoints SET failing_since = $3 WHERE institution_id = $1 AND id = $2"
+OLD = """
+SELECT institution_id, id FROM webhook_deliveries WHERE state <> 'PENDING' AND updated_at < $1
+ORDER BY updated_at LIMIT $2
+"""
+# One that was replayed meanwhile stays.
+FORGET = """
+DELETE FROM webhook_deliveries
+WHERE institution_id = ANY ($1::text[]) AND id = ANY ($2::text[]) AND state <> 'PENDING' AND updated_at < $3
 """
 SECRETS = """
 SELECT id, sealed FROM webhook_secrets

@@ -44,6 +44,7 @@ webhook_endpoints = Table(
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
     Column("deleted_at", Moment),
+    Column("failing_since", Moment),
 )
 webhook_secrets = Table(
     "webhook_secrets",
@@ -80,7 +81,15 @@ webhook_deliveries = Table(
 
 e, s, d = webhook_endpoints.c, webhook_secrets.c, webhook_deliveries.c
 DELIVERY_FIELDS = tuple(name for name in d.keys() if name not in ("step", "claimed_until"))  # noqa: SIM118
-ENDPOINT_VALUES = ("url", "description", "enabled", "disabled_reason", "starts_after", "updated_at")
+ENDPOINT_VALUES = (
+    "url",
+    "description",
+    "enabled",
+    "disabled_reason",
+    "starts_after",
+    "updated_at",
+    "failing_since",
+)
 
 
 async def lock_endpoints(connection: AsyncConnection, institution_id: str) -> None:
@@ -217,4 +226,5 @@ def endpoint_of(row: Row[Any]) -> Endpoint:
         created_by=row.created_by,
         created_at=row.created_at,
         updated_at=row.updated_at,
+        failing_since=row.failing_since,
     )

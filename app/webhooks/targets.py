@@ -11,6 +11,8 @@ from app.webhooks.model import URL_LENGTH_MAX
 HTTPS_PORTS = frozenset({443, 8443})
 FREE_PORT_MIN = 1024
 PORT_MAX = 65_535
+# What ends in a number is an address to whoever connects, in one of many spellings: 2130706433, 127.1, 0x7f.1.
+NUMBER = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)\.?")
 NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
 PORTS = {"https": 443, "http": 80}
 LOCAL_NAMES = ("localhost", ".localhost")
@@ -48,6 +50,8 @@ def check(url: str, *, private: bool) -> URL:
         raise BadTarget(f"that is no URL: {error}") from None
     if not (is_address(host_of(parts)) or NAME.fullmatch(host_of(parts))):
         raise BadTarget("write the whole URL, such as https://example.com/webhooks")
+    if not is_address(host_of(parts)) and NUMBER.fullmatch(host_of(parts)):
+        raise BadTarget("write an address as four numbers between 0 and 255, or in square brackets")
     if parts.userinfo:
         raise BadTarget("a URL must not hold a user name or a password: everybody who reads may see it")
     if parts.fragment:

@@ -21,9 +21,11 @@ class CannotOpen(Exception):
 class Vault:
     """Seals and opens secrets; what is sealed for one row opens for no other."""
 
-    def __init__(self, key: Callable[[], bytes]) -> None:
+    def __init__(self, key: Callable[[], bytes], former: bytes | None = None) -> None:
         self._key = key
         self._cipher: AESGCM | None = None
+        # Opens what was sealed before the key was turned over; seals nothing.
+        self._former = None if former is None else AESGCM(former)
 
     def __repr__(self) -> str:
         return "Vault()"
@@ -35,10 +37,11 @@ class Vault:
 
     def open(self, sealed: bytes, place: str) -> bytes:
         """The secret that was sealed for `place`; raises `CannotOpen`."""
-        try:
-            return self._opened().decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], place.encode())
-        except InvalidTag:
-            raise CannotOpen("the signing secret does not open with this server's WEBHOOK_KEY") from None
+        for cipher in (self._opened(), self._former):
+            if cipher is not None:
+                with suppress(InvalidTag):
+                    return cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], place.encode())
+        raise CannotOpen("the signing secret does not open with this server's WEBHOOK_KEY") from None
 
     def _opened(self) -> AESGCM:
         # Not before it is needed: a server without webhooks makes no key.
@@ -47,12 +50,13 @@ class Vault:
         return self._cipher
 
 
-def vault_from(hex_key: str | None, folder: Path) -> Vault:
+def vault_from(hex_key: str | None, folder: Path, former: str | None = None) -> Vault:
     """The vault of the settings' key, else of the key file of `folder`, made (0600) on first use."""
+    before = None if former is None else bytes.fromhex(former)
     if hex_key is not None:
         key = bytes.fromhex(hex_key)
-        return Vault(lambda: key)
-    return Vault(lambda: _key_of(folder))
+        return Vault(lambda: key, before)
+    return Vault(lambda: _key_of(folder), before)
 
 
 def place_of(institution_id: str, endpoint_id: str, secret_id: str) -> str:

@@ -64,6 +64,7 @@ NOTED = {
     ("webhook_secrets", "noted_delete"),
     ("webhook_deliveries", "noted_insert"),
     ("webhook_deliveries", "noted_update"),
+    ("webhook_deliveries", "noted_delete"),
     ("audit_events", "noted_insert"),
     ("personal_data", "noted_update"),
     ("personal_data", "noted_delete"),
@@ -72,8 +73,9 @@ NOTED = {
     ("institution_keys", "noted_insert"),
     ("institution_keys", "noted_update"),
 }
-# Rows that are work under way, not records: they may go.
+# Rows that are work under way, or a log of it, not records: they may go.
 WORK = {"documents", "leases", "mirror_queue", "parked_events", "rate_buckets", "webhook_secrets"}
+WORK |= {"webhook_deliveries"}
 API, WRITER, FEED = "escrowgrid_api", "escrowgrid_writer", "escrowgrid_feed"
 # Of every tenant table; the feed reads those that followers need.
 USUAL = {("api_scope", API, "SELECT"), ("writer_scope", WRITER, "ALL")}

@@ -57,6 +57,21 @@ PRIVATE = [
 ]
 
 
+# Spellings of addresses that systems connect to, of this machine and of others.
+NUMERIC = [
+    "https://2130706433/",
+    "https://127.1/",
+    "https://127.0.1/",
+    "https://0177.0.0.1/",
+    "https://0x7f000001/",
+    "https://0x7F.1/",
+    "https://0x/",
+    "https://127.0.0.1./",
+    "https://1.1.1.1.1/",
+    "https://16843009/",
+]
+
+
 @pytest.mark.parametrize("address", PRIVATE)
 def test_an_address_that_is_not_the_internets_is_refused(address: str) -> None:
     assert not targets.is_public(address)
@@ -103,6 +118,7 @@ def test_a_public_address_is_taken(address: str) -> None:
         "https://169.254.169.254/latest/meta-data/",
         "https://127\u30020\u30020\u30021/",
         "https://[64:ff9b::a00:1]/",
+        *NUMERIC,
         "https://example.com/" + "x" * 2048,
     ],
 )
@@ -121,6 +137,9 @@ def test_a_url_that_nothing_is_sent_to_is_refused_at_once(url: str) -> None:
         "https://example.com:1024/",
         "https://m\u00fcnchen.example/",
         "https://1.1.1.1/",
+        "https://1.example/",
+        "https://0x7f.example/",
+        "https://3com.com/",
         "https://[2606:4700:4700::1111]/",
     ],
 )
@@ -131,6 +150,6 @@ def test_other_urls_are_taken(url: str) -> None:
 def test_development_allows_http_and_private_addresses_but_no_nonsense() -> None:
     for url in ("http://127.0.0.1:3000/", "http://localhost/", "https://10.0.0.1:22/"):
         targets.check(url, private=True)
-    for url in ("ftp://127.0.0.1/", "http://a:b@127.0.0.1/", "http:///x"):
+    for url in ("ftp://127.0.0.1/", "http://a:b@127.0.0.1/", "http:///x", *NUMERIC):
         with pytest.raises(BadTarget):
             targets.check(url, private=True)
