@@ -142,7 +142,15 @@ UNSCOPED = {
     # Buckets and trusted documents belong to no tenant.
     "app/documents/store.py": {"add", "every", "present", "read", "remove"},
     "app/limits/store.py": {"forget_full", "lease"},
-    "app/audit/store.py": {"add", "make_partitions", "make_partitions_ahead", "now"},
+    "app/audit/store.py": {
+        "add",
+        "default_rows",
+        "make_partitions",
+        "make_partitions_ahead",
+        "missing",
+        "missing_ahead",
+        "now",
+    },
     "app/institutions/store.py": {"insert_institution", "insert_key", "touch_keys"},
     "app/policies/store.py": {"current"},
     # Each row that is asked for is named with its institution.

@@ -11,6 +11,7 @@ from app.context import Services
 from app.ledger.followers import Runner
 from app.main import Parts, _webhooks
 from app.positions.model import State
+from app.webhooks.model import JITTER, SCHEDULE
 from app.webhooks.worker import Webhooks
 from tests import factories
 from tests.conftest import Run, eventually
@@ -175,7 +176,7 @@ async def test_after_the_whole_schedule_it_has_failed_and_what_waited_goes_on(
     for number in range(1, 11):
         await eventually(lambda number=number: _arrived(receiver, number))
         await moments()
-        clock.move(hours=27)
+        clock.move(seconds=SCHEDULE[number % 10].total_seconds() * (1 + JITTER))
     await settled(1, "FAILED")
     await settled(1, "DELIVERED")
     first, second = await deliveries()
