@@ -163,19 +163,23 @@ class Checkpointer(Follower):
         tree = await self._tree(events[0].global_sequence - 1)
         fresh = [event for event in events if event.global_sequence > tree.size]
         tree.extend(event.hash for event in fresh)
-        await self.idle(lease)
+        if self._is_due():
+            await self.sign()
 
     async def idle(self, lease: Lease) -> None:
         """Sign what has come since, when the last signature is old enough.
 
         Up to the head, whoever took it in: a leader before this one may have gone before it signed.
         """
-        if self._signed_at is None or (self._clock() - self._signed_at).total_seconds() >= self._every:
+        if self._is_due():
             await self._sign_head()
 
     async def stop(self) -> None:
         """Sign the very end, so that a stopped server's ledger is covered whole."""
         await self._sign_head()
+
+    def _is_due(self) -> bool:
+        return self._signed_at is None or (self._clock() - self._signed_at).total_seconds() >= self._every
 
     async def _sign_head(self) -> None:
         head = await self._database.pool(DatabaseRole.FEED).fetchrow(HEAD)

@@ -24,7 +24,7 @@ log = logging.getLogger("escrowgrid.clerk")
 
 LEASE = "expiry"
 DUE_MAX = 500
-UNDER_WAY_MAX = 2_000
+UNDER_WAY_MAX = 1_000
 # A position that was refused is not asked again for so long; nobody waits for it meanwhile.
 REST_SECONDS = 60.0
 RESTING_MAX = 100_000
@@ -81,35 +81,32 @@ class Clerk:
             await leases.give_up(self._database, LEASE, self._name)
 
     async def _work(self) -> None:
-        tick = self._settings.expiry_tick_seconds
         while True:
             try:
                 if (
                     await leases.take(self._database, LEASE, self._name, self._settings.lease_seconds)
                     is not None
                 ):
-                    begun = await self._begin_due()
-                    if begun:
-                        # What takes longer goes on by itself: one that somebody holds must not keep the others.
-                        await asyncio.wait(begun, timeout=tick)
+                    # Not waited for: one that somebody holds must not keep the others.
+                    await self._begin_due()
             except CONNECTION_LOST as error:
                 log.warning("the expiry clerk lost its connection: %s", type(error).__name__)
             except Exception:
                 log.exception("the expiry clerk failed; it tries again")
-            await asyncio.sleep(tick)
+            await asyncio.sleep(self._settings.expiry_tick_seconds)
 
     async def settle_due(self) -> int:
         """Expire what is due, and wait for it; returns how many were, also those that somebody else moved first."""
         begun = await self._begin_due()
         if self._under_way:
             await asyncio.wait(list(self._under_way.values()))
-        return len(begun)
+        return begun
 
-    async def _begin_due(self) -> list["asyncio.Task[None]"]:
-        """Begin to expire all that is due, but what is under way and what was refused a while ago."""
+    async def _begin_due(self) -> int:
+        """Begin to expire all that is due, but what is under way and what was refused a while ago; returns how many."""
         now = asyncio.get_running_loop().time()
         self._resting = {one: until for one, until in self._resting.items() if until > now}
-        begun, place, page = [], FIRST, DUE_MAX
+        begun, place, page = 0, FIRST, DUE_MAX
         while page == DUE_MAX:
             due = await self._due(place)
             page = len(due)
@@ -119,14 +116,14 @@ class Clerk:
                     continue
                 if len(self._under_way) >= UNDER_WAY_MAX:
                     await asyncio.wait(self._under_way.values(), return_when=asyncio.FIRST_COMPLETED)
-                begun.append(self._begin(one))
+                self._begin(one)
+                begun += 1
         return begun
 
-    def _begin(self, due: Due) -> "asyncio.Task[None]":
+    def _begin(self, due: Due) -> None:
         task = asyncio.create_task(self._expire(due), name="expiry")
         self._under_way[due.position_id] = task
-        task.add_done_callback(lambda _done: self._under_way.pop(due.position_id))
-        return task
+        task.add_done_callback(lambda _done: self._under_way.pop(due.position_id, None))
 
     async def _due(self, after: Place) -> list[Due]:
         pool = self._database.pool(DatabaseRole.FEED)

@@ -279,6 +279,12 @@ async def test_endpoints_secrets_and_deliveries_are_copied(
     assert await mirror.fetchval(cursor) == await owner.fetchval(cursor) == 3
     assert await mirror.fetchval("SELECT count(*) FROM followers WHERE name = 'mirror'") == 0
 
+    # Old ones are removed, and follow.
+    await owner.execute("DELETE FROM webhook_deliveries WHERE sequence = 3")
+    await level()
+    await eventually(copied)
+    assert await mirror.fetchval("SELECT count(*) FROM webhook_deliveries") == 2
+
 
 async def test_its_lag_is_that_of_a_follower(
     parts: Parts, place: Place, level: Level, owner: asyncpg.Connection
