@@ -75,7 +75,7 @@ WHERE p.institution_id = n.institution_id AND p.id = n.id
 """
 DUE = """
 SELECT institution_id, id, expires_at FROM positions
-WHERE closed_at IS NULL AND expires_at <= $1 AND expires_at >= $3 AND (expires_at, id) > ($3, $4)
+WHERE closed_at IS NULL AND expires_at <= $1 AND (expires_at, id) > ($3, $4)
 ORDER BY expires_at, id LIMIT $2
 """
 
