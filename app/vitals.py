@@ -5,8 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from app.chain_vitals import Anchoring
 from app.audit import service as audit
+from app.chain_vitals import Anchoring
 from app.context import Services
 from app.documents.service import TrustedDocuments
 from app.engine.compiled import Plans

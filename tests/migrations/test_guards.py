@@ -142,7 +142,13 @@ async def test_policies_name_the_scope(catalogue: asyncpg.Connection) -> None:
         if row["cmd"] == "ALL":
             assert row["with_check"], row
         if free and row["policyname"] != "feed_all":
-            assert row["tablename"] in ("ledger_head", "epochs", "anchors", "anchor_chains", "audit_events_default")
+            assert row["tablename"] in (
+                "ledger_head",
+                "epochs",
+                "anchors",
+                "anchor_chains",
+                "audit_events_default",
+            )
 
 
 async def test_triggers_are_always_on(
