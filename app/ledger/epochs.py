@@ -1,6 +1,7 @@
 """Epochs in the database: read them, and raise one when this is no longer the database it was."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -19,10 +20,11 @@ RESTORED = "the database is another one, or was restored"
 LOST = "the ledger ended before what had been read from it"
 
 READ = """
-SELECT h.log_id, e.epoch, e.scope, e.starts_after
+SELECT h.log_id, e.epoch, e.scope, e.starts_after, e.nonce
 FROM ledger_head h CROSS JOIN epochs e
 """
-NEWEST = "SELECT max(epoch) FROM epochs"
+NEWEST = "SELECT epoch, nonce FROM epochs WHERE scope = '*' ORDER BY epoch DESC LIMIT 1"
+NONCE_BYTES = 4
 # The timeline that is written now: the control file tells it only after the next checkpoint.
 TIMELINE = "('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int"
 IDENTITY = f"""
@@ -30,8 +32,8 @@ SELECT (SELECT system_identifier FROM pg_control_system()) AS system_identifier,
 """
 LOCK_HEAD = "SELECT system_identifier, timeline FROM ledger_head FOR UPDATE"
 RAISE = """
-INSERT INTO epochs (epoch, scope, starts_after, reason, raised_at)
-SELECT $1, scope, starts_after, $2, now() FROM unnest($3::text[], $4::bigint[]) AS n (scope, starts_after)
+INSERT INTO epochs (epoch, scope, starts_after, reason, raised_at, nonce)
+SELECT $1, scope, starts_after, $2, now(), $5 FROM unnest($3::text[], $4::bigint[]) AS n (scope, starts_after)
 """
 REMEMBER = "UPDATE ledger_head SET system_identifier = $1, timeline = $2"
 
@@ -44,6 +46,7 @@ async def read(connection: "asyncpg.Pool | Driver") -> Epochs:
         log_id=rows[0]["log_id"],
         current=max(row["epoch"] for row in rows),
         starts_after={(row["scope"], row["epoch"]): row["starts_after"] for row in rows},
+        nonces={row["epoch"]: row["nonce"] for row in rows},
     )
 
 
@@ -102,7 +105,8 @@ async def raise_epoch(connection: Driver, reason: str) -> int:
     rows = await connection.fetch("SELECT institution_id, sequence FROM institution_heads")
     scopes += [(row["institution_id"], row["sequence"]) for row in rows]
     await connection.execute("SET LOCAL ROLE escrowgrid_writer")
-    await connection.execute(RAISE, current + 1, reason, [s for s, _ in scopes], [n for _, n in scopes])
+    starts = [s for s, _ in scopes], [n for _, n in scopes]
+    await connection.execute(RAISE, current + 1, reason, *starts, secrets.token_hex(NONCE_BYTES))
     await connection.execute(REMEMBER, *here)
     return current + 1
 

@@ -77,6 +77,7 @@ epochs = Table(
     Column("starts_after", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
     Column("raised_at", Moment, nullable=False),
+    Column("nonce", Word, nullable=False),
 )
 
 personal_data = Table(

@@ -131,7 +131,7 @@ class Beside:
             async with copy.page(token) as driver:
                 await copy.add_epochs(driver, epochs)
                 await copy.set_followers(driver, cursors, parked)
-            copy.epoch = max([copy.epoch, *(row[0] for row in epochs)])
+            copy.know_epochs(epochs)
         self._standing, self._stood_at = standing, now
 
     async def _follow_growth(self, copy: Copy, table: Table, token: int, last: int | None = None) -> None:

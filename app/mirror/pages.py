@@ -77,7 +77,7 @@ class Pages:
                 await copy.put(driver, PERSONAL, personal)
             await self._move_positions(driver, events, holders)
         copy.head, copy.hash = events[-1].global_sequence, events[-1].hash
-        copy.epoch = max([copy.epoch, *(row[0] for row in epochs)])
+        copy.know_epochs(epochs)
         self._remember(wanted)
 
     async def _opened(self, driver: Driver, events: Sequence[Event]) -> Mapping[str, sealed.Opened]:
@@ -132,9 +132,14 @@ class Pages:
 async def new_epochs(database: Database, copy: Copy) -> list[source.Values]:
     """Epochs that the copy does not know. Read after events, they are all that those belong to.
 
-    Raises `NotACopy` when one began before the end of the copy: what the copy has beyond is lost.
+    Raises `NotACopy` when one began before the end of the copy, or when its newest is not the ledger's: what the copy
+    has beyond is lost.
     """
     async with source.reading(database, INSTITUTIONS) as driver:
+        if await driver.fetchval(source.NONCE, copy.epoch) != copy.nonce:
+            raise NotACopy(
+                f"the ledger was restored, and its epoch {copy.epoch} is another one: {LOST_HISTORY}"
+            )
         found = await source.values(driver, source.EPOCHS, copy.epoch)
     for epoch, scope, starts_after, *_others in found:
         if scope == ALL_INSTITUTIONS and starts_after < copy.head:

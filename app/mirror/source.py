@@ -17,9 +17,10 @@ GROWN_MAX = 500
 
 LOG_ID = "SELECT log_id FROM ledger_head"
 REVISION = "SELECT version_num FROM alembic_version"
-EPOCHS = (
-    "SELECT epoch, scope, starts_after, reason, raised_at FROM epochs WHERE epoch > $1 ORDER BY epoch, scope"
-)
+EPOCHS = """
+SELECT epoch, scope, starts_after, reason, raised_at, nonce FROM epochs WHERE epoch > $1 ORDER BY epoch, scope
+"""
+NONCE = "SELECT nonce FROM epochs WHERE epoch = $1 AND scope = '*'"
 FOLLOWERS = "SELECT name, cursor, paused FROM followers WHERE name <> 'mirror' ORDER BY name"
 PARKED = """
 SELECT follower, global_sequence, reason, attempts, parked_at FROM parked_events

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import asyncpg
 
 from app.kit.chain import GENESIS
-from app.ledger import keeper
+from app.ledger import epochs, keeper
 from app.ledger.bell import CHANNEL
 from app.ledger.followers import LeadLost
 from app.ledger.keeper import Keeper
@@ -41,7 +41,7 @@ CHAINS = """
 INSERT INTO institution_heads (institution_id, sequence, hash)
 SELECT id, 0, $2 FROM unnest($1::text[]) AS n (id) ON CONFLICT (institution_id) DO NOTHING
 """
-EPOCHS = "INSERT INTO epochs (epoch, scope, starts_after, reason, raised_at) VALUES ($1, $2, $3, $4, $5)"
+EPOCHS = "INSERT INTO epochs (epoch, scope, starts_after, reason, raised_at, nonce) VALUES ($1, $2, $3, $4, $5, $6)"
 # The leases of this database are its own: their tokens begin anew.
 FOLLOWERS = """
 INSERT INTO followers (name, cursor, token, paused, updated_at) VALUES ($1, $2, 0, $3, clock_timestamp())
@@ -83,7 +83,7 @@ class Copy:
         self.keeper = Keeper.SERVERS
         self.head = 0
         self.hash: bytes | None = None
-        self.epoch = 0
+        self.epoch, self.nonce = 0, ""
         self.grown: dict[str, tuple[str, ...]] = {}
         self.seeded: tuple[str, ...] = ()
         self.seeded_key: tuple[str, ...] = ()
@@ -149,7 +149,9 @@ class Copy:
             assert head is not None, "a ledger has a head"
             self.log_id, self.keeper = head["log_id"], Keeper(head["written_by"])
             self.head, self.hash = head["global_sequence"], head["hash"]
-            self.epoch = await driver.fetchval("SELECT max(epoch) FROM epochs")
+            newest = await driver.fetchrow(epochs.NEWEST)
+            assert newest is not None, "a ledger has a first epoch"
+            self.epoch, self.nonce = newest["epoch"], newest["nonce"]
             for table in GROWING:
                 last = await driver.fetchval(f"SELECT max({table.columns[0]})::text FROM {table.name}")
                 self.grown[table.name] = () if last is None else (last,)
@@ -213,6 +215,11 @@ class Copy:
     async def add_epochs(self, driver: Driver, found: Sequence[Values]) -> None:
         """Take over epochs as they are."""
         await driver.executemany(EPOCHS, found)
+
+    def know_epochs(self, found: Sequence[Values]) -> None:
+        """What was taken over is there."""
+        if found:
+            self.epoch, self.nonce = found[-1][0], found[-1][-1]
 
     async def set_followers(
         self, driver: Driver, cursors: Sequence[tuple[str, int, bool]], parked: Sequence[Values]

@@ -17,7 +17,7 @@ from app.principal import ALL_INSTITUTIONS
 from app.settings import Settings
 from app.storage.database import Address
 from tests import factories
-from tests.conftest import Live, Run
+from tests.conftest import Live, Run, eventually
 from tests.factories import Place
 
 LIST = "query ($after: String) { ledgerEvents(after: $after) { edges { cursor node { sequence } } } }"
@@ -27,14 +27,15 @@ STREAMS = {
 }
 LOG = "0123456789abcdef" * 2
 OTHER_LOG = "f" * 32
-KNOWN = Epochs(LOG, 3, {("*", 1): 0, ("*", 2): 10, ("*", 3): 20, ("a", 2): 4, ("a", 3): 8})
+NONCES = {1: "", 2: "0000aaaa", 3: "0000bbbb"}
+KNOWN = Epochs(LOG, 3, {("*", 1): 0, ("*", 2): 10, ("*", 3): 20, ("a", 2): 4, ("a", 3): 8}, NONCES)
 
 # What tells this ledger and its global order from all others.
 MARK = str(unseal("ledger", KNOWN.cursor("*", 0))[0])
 
 
 def made(epoch: int, sequence: int, scope: str = "*", log_id: str = LOG) -> str:
-    return Epochs(log_id, epoch, {}).cursor(scope, sequence)
+    return Epochs(log_id, epoch, {}, NONCES).cursor(scope, sequence)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,21 @@ def test_what_is_not_a_cursor_of_this_scope_and_ledger_is_refused(cursor: str) -
         KNOWN.place("*", cursor, 30)
 
 
+@pytest.mark.parametrize("scope", ["*", "a"])
+def test_a_cursor_of_an_epoch_that_another_restore_began_is_refused_whatever_its_number(scope: str) -> None:
+    """The ledger was restored twice from one backup: both histories call their epoch the third."""
+    lost = Epochs(LOG, 3, KNOWN.starts_after, NONCES | {3: "0000cccc"})
+    before = Epochs(LOG, 3, KNOWN.starts_after, {})  # as cursors were before they told epochs apart
+    for other in (lost, before):
+        with pytest.raises(CursorInvalid, match=r"does not go on with.*read the state again"):
+            KNOWN.place(scope, other.cursor(scope, 1), 30)
+    assert KNOWN.place(scope, KNOWN.cursor(scope, 25), 30) == 25
+
+
+def test_a_cursor_leaves_room_in_the_reason_a_socket_is_closed_with() -> None:
+    assert len(KNOWN.cursor("*", 10**12)) < 90
+
+
 async def test_an_institutions_cursor_is_not_roots_nor_anothers(
     services: Services, place: Place, elsewhere: Place
 ) -> None:
@@ -116,9 +132,9 @@ def bad(services: Services, place: Place, elsewhere: Place) -> dict[str, str]:
         "damaged": known.cursor(mine, 1)[:-2] + "xx",
         "of another institution": known.cursor(elsewhere.institution.id, 0),
         "of root": known.cursor(ALL_INSTITUTIONS, 0),
-        "of another ledger": Epochs(OTHER_LOG, known.current, {}).cursor(mine, 0),
+        "of another ledger": Epochs(OTHER_LOG, known.current, {}, known.nonces).cursor(mine, 0),
         "ahead of the head": known.cursor(mine, 3),
-        "of a later epoch": Epochs(known.log_id, known.current + 1, {}).cursor(mine, 0),
+        "of a later epoch": Epochs(known.log_id, known.current + 1, {}, {}).cursor(mine, 0),
         "of a list": seal("positions.CREATED:desc", 1, "pos_1"),
         "empty": "",
         "NUL": "\x00",
@@ -249,6 +265,33 @@ async def test_another_database_raises_an_epoch_once_however_many_servers_start(
         assert {made.services.tail.epochs.current for made in parts} == {before + 1}
         assert await parts[0].services.tail.place(ALL_INSTITUTIONS, old.cursor(ALL_INSTITUTIONS, 1)) == 1
     assert (await later()).services.tail.epochs.current == 3
+
+
+async def test_a_server_hears_of_an_epoch_of_the_same_number_that_another_restore_began(
+    services: Services, place: Place, raise_epoch: Raise, owner: asyncpg.Connection
+) -> None:
+    await factories.position(services, place.asset)
+    await raise_epoch()
+
+    known = services.tail.epochs
+
+    async def heard() -> bool:
+        return services.tail.epochs.newest != known.newest
+
+    await eventually(heard)
+    known = lost = services.tail.epochs
+    # What a restore to before that epoch leaves, once another has begun.
+    await owner.execute("ALTER TABLE epochs DISABLE TRIGGER USER")
+    await owner.execute("DELETE FROM epochs WHERE epoch = 2")
+    await raise_epoch()
+    await eventually(heard)
+    assert services.tail.epochs.current == lost.current == 2
+    scopes = (ALL_INSTITUTIONS, place.institution.id)
+    for scope in scopes:
+        with pytest.raises(CursorInvalid, match="does not go on with"):
+            await services.tail.place(scope, lost.cursor(scope, 1))
+    for scope in scopes:
+        assert await services.tail.place(scope, services.tail.epochs.cursor(scope, 1)) == 1
 
 
 async def test_an_epoch_cannot_be_raised_while_a_batch_commits(

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
+from app.ledger import epochs
 from app.ledger.followers import LeadLost
 from app.main import Parts
 from app.mirror.model import Comparison
@@ -185,6 +186,28 @@ async def test_a_ledger_restored_to_before_its_mirror_is_not_copied_any_further(
     async with start():
         assert "give MIRROR_URL a new, empty" in await halted(owner)
     assert await mirror.fetchval("SELECT global_sequence FROM ledger_head") == 3
+
+
+async def test_a_mirror_of_an_epoch_that_the_ledger_lost_is_not_copied_any_further(
+    start: Start, address: Address, level: Level, owner: asyncpg.Connection, mirror: asyncpg.Connection
+) -> None:
+    """Restored twice from one backup, the ledger calls both epochs the second; no event tells them apart yet."""
+    async with start() as parts:
+        place = await factories.place(parts.services)
+        await factories.position(parts.services, place.asset, state=State.FUNDED)
+    await epochs.begin(address.direct_url, "the first restore")
+    async with start() as parts:
+        await level()
+        assert await mirror.fetchval(epochs.NEWEST) == 2
+        nonces = "SELECT DISTINCT nonce FROM epochs WHERE epoch = 2"
+        assert await mirror.fetch(nonces) == await owner.fetch(nonces), "cursors are the same on both sides"
+    await owner.execute("ALTER TABLE epochs DISABLE TRIGGER USER")
+    await owner.execute("DELETE FROM epochs WHERE epoch = 2")
+    await epochs.begin(address.direct_url, "the second restore")
+    async with start() as parts:
+        await factories.position(parts.services, place.asset)
+        assert "its epoch 2 is another one" in await halted(owner)
+    assert await mirror.fetchval("SELECT max(global_sequence) FROM ledger_events") == 2
 
 
 async def test_a_leader_that_was_overtaken_writes_nothing_more(
