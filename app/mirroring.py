@@ -1,7 +1,7 @@
 """`escrowgrid mirror`: how the mirror stands, and moving the ledger there."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TypeVar
 
 import asyncpg
@@ -9,34 +9,44 @@ import click
 
 from app.errors import ErrorCode, Invalid, Refused
 from app.ledger import steering
+from app.ledger.checkpoints import public_key_from
 from app.ledger.followers import Halt
+from app.ledger.keeper import Keeper
 from app.ledger.steering import Standing
 from app.mirror import service
-from app.mirror.model import TABLES, Comparison, NotACopy
+from app.mirror.model import SEEDED, Comparison, NotACopy
 from app.mirror.service import Promoted
-from app.mirror.store import Broken, Copy
+from app.mirror.source import LOG_ID
+from app.mirror.store import CONNECT_SECONDS_MAX, TROUBLES, Broken, Copy
 from app.mirror.worker import NAME, Mirror
 from app.personal.masters import masters_of
 from app.personal.service import Holders
 from app.positions.escrow import BUILT_IN
 from app.settings import Settings
 from app.storage.database import Address, Database, DatabaseRole, take_role
-from app.storage.provide import provide
+from app.storage.embedded import EmbeddedError
+from app.storage.provide import NoDatabaseUrlError, provide
+from app.verify.walk import verify
 
 T = TypeVar("T")
+FINDINGS_TOLD = 3
 
 
-def status(settings: Settings) -> bool:
-    """Print both sides; returns whether what the mirror has is what the ledger has."""
+def status(settings: Settings, *, proved: bool = False) -> bool:
+    """Print both sides; returns whether what the mirror has is what the ledger has.
+
+    When it has to be `proved`, the mirror is verified, and every copied row compared where the two are level.
+    """
     url = _url(settings)
     with provide(settings, attach=True) as address:
         found, seeded, standing = asyncio.run(_told(_compared(address, url)))
+        wrong = asyncio.run(_told(_proved(settings, address, url, found.is_level))) if proved else ()
     click.echo(f"ledger: {found.ledger.global_sequence} events, heads {found.ledger.digest}")
     click.echo(
         f"mirror: {found.mirror.global_sequence} events, heads {found.mirror.digest}, {found.lag} behind"
     )
-    if seeded < len(TABLES):
-        click.echo(f"  first copying under way: {seeded} of {len(TABLES)} tables beside the ledger are there")
+    if not found.is_seeded:
+        click.echo(f"  first copying under way: {seeded} of {len(SEEDED)} tables beside the ledger are there")
     if found.waiting:
         click.echo(f"  {found.waiting} changes beside the ledger wait")
     if standing is None:
@@ -45,18 +55,19 @@ def status(settings: Settings) -> bool:
         click.echo(f"  standing still: {standing.failure}")
     elif standing.leader is None:
         click.echo("  no server runs that brings it on")
-    if found.differs is not None:
-        click.echo(f"DIFFERENT: {found.differs}")
-    else:
+    differs = [*([found.differs] if found.differs else []), *wrong]
+    for one in differs:
+        click.echo(f"DIFFERENT: {one}")
+    if not differs:
         click.echo("Level and equal." if found.is_level else "Equal as far as it goes.")
-    return found.differs is None
+    return not differs
 
 
 def promote(settings: Settings, *, ledger_is_lost: bool) -> None:
     """Move the ledger to the mirror; or let the mirror take over what a lost ledger left it."""
     url = _url(settings)
     if ledger_is_lost:
-        done = asyncio.run(_told(_taken_over(url)))
+        done = _taken_over_from_lost(settings, url)
     else:
         with provide(settings, attach=True) as address:
             done = asyncio.run(_told(_promoted(settings, address, url)))
@@ -92,19 +103,116 @@ async def _promoted(settings: Settings, address: Address, url: str) -> Promoted:
     )
     await database.open()
     try:
-        return await service.promote(
-            database, Mirror(database, url, settings, BUILT_IN, Holders(masters_of(settings)))
-        )
+        mirror = Mirror(database, url, settings, BUILT_IN, Holders(masters_of(settings)))
+        return await service.promote(database, mirror, lambda: _prove(settings, url))
     finally:
         await database.close()
 
 
-async def _taken_over(url: str) -> Promoted:
+def _taken_over_from_lost(settings: Settings, url: str) -> Promoted:
+    try:
+        with provide(settings, attach=True) as address:
+            return asyncio.run(_told(_taken_over(settings, url, address)))
+    except (EmbeddedError, NoDatabaseUrlError):
+        return asyncio.run(_told(_taken_over(settings, url, None)))
+
+
+async def _taken_over(settings: Settings, url: str, address: Address | None) -> Promoted:
     copy = await Copy.open(url)
     try:
+        await copy.look()
+        await _prove(settings, url)
+        if address is not None:
+            await _close_lost(address, copy.log_id)
         return await service.take_over(copy)
     finally:
         await copy.close()
+
+
+async def _close_lost(address: Address, log_id: str) -> None:
+    """Whatever is left of the ledger is closed, so that nothing can go on in two places. `Refused` while it lives."""
+    try:
+        ledger = await asyncpg.connect(address.direct_url, timeout=CONNECT_SECONDS_MAX)
+    except TROUBLES:
+        return
+    try:
+        if await service.close(ledger, log_id):
+            click.echo("The database of the ledger answers still: it is closed.")
+    except TROUBLES as error:
+        click.echo(f"The database of the ledger answers, and could not be closed: {error}", err=True)
+    finally:
+        ledger.terminate()
+
+
+async def _prove(settings: Settings, url: str) -> None:
+    """Raise `Refused` unless the mirror is whole by itself."""
+    findings = await _findings(settings, url)
+    if findings:
+        raise Refused(
+            ErrorCode.TRY_AGAIN,
+            f"the mirror does not prove itself, so that it is not promoted: {'; '.join(findings)}. Run `escrowgrid "
+            "verify` on both sides; to go on with the ledger, give MIRROR_URL a new, empty database",
+        )
+
+
+async def _findings(settings: Settings, url: str) -> Sequence[str]:
+    key = settings.checkpoint_key
+    seed = None if key is None else key.get_secret_value()
+    report = await verify(url, BUILT_IN, public_key=public_key_from(seed, settings.data_dir))
+    more = [f"{report.total - FINDINGS_TOLD} more"] if report.total > FINDINGS_TOLD else []
+    return [*map(str, report.findings[:FINDINGS_TOLD]), *more]
+
+
+async def _proved(settings: Settings, address: Address, url: str, is_level: bool) -> Sequence[str]:  # noqa: FBT001
+    """What is wrong with the mirror; rows are compared only where nothing is under way."""
+    wrong = list(await _findings(settings, url))
+    if is_level:
+        copy, ledger = await Copy.open(url), await asyncpg.connect(address.direct_url)
+        try:
+            wrong += await service.compare_contents(ledger, copy)
+        finally:
+            await ledger.close()
+            await copy.close()
+    return wrong
+
+
+def abandon(settings: Settings, *, mirror_is_gone: bool) -> None:
+    """Give a ledger that was closed for its mirror back to its servers."""
+    with provide(settings, attach=True) as address:
+        asyncio.run(_told(_abandoned(address, _url(settings), mirror_is_gone=mirror_is_gone)))
+    click.echo(
+        "The ledger is open again where it was. Start its servers; the mirror goes on, or take MIRROR_URL away."
+    )
+
+
+async def _abandoned(address: Address, url: str, *, mirror_is_gone: bool) -> None:
+    ledger = await asyncpg.connect(address.direct_url)
+    try:
+        async with ledger.transaction():
+            await take_role(ledger, DatabaseRole.FEED, ())
+            log_id = await ledger.fetchval(LOG_ID)
+        try:
+            copy = await Copy.open(url)
+        except Broken as error:
+            if not mirror_is_gone:
+                raise Refused(
+                    ErrorCode.TRY_AGAIN,
+                    f"{error}. Whether it took over cannot be known. If it is gone for good, and no server will ever "
+                    "run on it, say so: --mirror-is-gone",
+                ) from None
+        else:
+            try:
+                await copy.look()
+            finally:
+                await copy.close()
+            if copy.log_id == log_id and copy.keeper is Keeper.SERVERS:
+                raise Refused(
+                    ErrorCode.TRY_AGAIN,
+                    "the mirror was promoted: it is the ledger now, set DATABASE_URL to it",
+                )
+        await service.give_back(ledger)
+    finally:
+        await ledger.close()
 
 
 async def _told(work: Coroutine[None, None, T]) -> T:

@@ -15,7 +15,7 @@ import click
 from app.audit import export
 from app.audit import service as audit
 from app.ledger import checkpoints, epochs, steering
-from app.ledger.checkpoints import Checkpoint, signer_from
+from app.ledger.checkpoints import Checkpoint
 from app.personal.masters import masters_of
 from app.positions.escrow import BUILT_IN
 from app.principal import ALL_INSTITUTIONS
@@ -209,11 +209,8 @@ async def _verified(
 
 
 def _public_key(settings: Settings) -> bytes | None:
-    """The ledger's own key where this machine has it; a key is never made for verifying."""
     key = settings.checkpoint_key
-    if key is None and not (settings.data_dir / checkpoints.KEY_FILE).exists():
-        return None
-    return signer_from(None if key is None else key.get_secret_value(), settings.data_dir).public_key
+    return checkpoints.public_key_from(None if key is None else key.get_secret_value(), settings.data_dir)
 
 
 def _print(report: Report) -> None:

@@ -98,11 +98,17 @@ def mirror() -> None:
 
 
 @mirror.command("status")
-def mirror_status() -> None:
+@click.option(
+    "--verify",
+    "proved",
+    is_flag=True,
+    help="Verify the mirror as well, and where it is level compare every copied row.",
+)
+def mirror_status(*, proved: bool) -> None:
     """How far the mirror is behind, and both heads. Exits with 1 when what it has is not what the ledger has."""
     from app import mirroring
 
-    equal = guarded(lambda: mirroring.status(settings_of()))
+    equal = guarded(lambda: mirroring.status(settings_of(), proved=proved))
     raise SystemExit(0 if equal else 1)
 
 
@@ -117,6 +123,19 @@ def mirror_promote(*, ledger_is_lost: bool) -> None:
     from app import mirroring
 
     guarded(lambda: mirroring.promote(settings_of(), ledger_is_lost=ledger_is_lost))
+
+
+@mirror.command("abandon")
+@click.option(
+    "--mirror-is-gone",
+    is_flag=True,
+    help="The mirror's database cannot be reached, and no server will ever run on it.",
+)
+def mirror_abandon(*, mirror_is_gone: bool) -> None:
+    """Open the ledger again where it was, when `promote` was cut off and the mirror will not take over."""
+    from app import mirroring
+
+    guarded(lambda: mirroring.abandon(settings_of(), mirror_is_gone=mirror_is_gone))
 
 
 @click.group()

@@ -139,6 +139,13 @@ def signer_from(hex_seed: str | None, folder: Path) -> Signer:
     return Signer(bytes.fromhex(file.read_text().strip()))
 
 
+def public_key_from(hex_seed: str | None, folder: Path) -> bytes | None:
+    """The public half of the same key where this machine has it; a key is never made for judging."""
+    if hex_seed is None and not (folder / KEY_FILE).exists():
+        return None
+    return signer_from(hex_seed, folder).public_key
+
+
 class Checkpointer(Follower):
     """Signs the head every minute and whenever it stops; a follower, so that one process of all does it."""
 

@@ -50,6 +50,13 @@ async def read(connection: "asyncpg.Pool | Driver") -> Epochs:
     )
 
 
+async def newest(connection: "asyncpg.Pool | Driver") -> tuple[int, str]:
+    """The number and the nonce of the present epoch, as the feed role."""
+    row = await connection.fetchrow(NEWEST)
+    assert row is not None, "a ledger has a first epoch"
+    return row["epoch"], row["nonce"]
+
+
 async def ensure(url: str) -> tuple[Keeper, int | None]:
     """Raise an epoch when the database's system identifier or timeline changed; returns who keeps it, and the epoch.
 

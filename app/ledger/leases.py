@@ -18,6 +18,9 @@ RENEW = """
 UPDATE leases SET expires_at = clock_timestamp() + $3::interval
 WHERE name = $1 AND token = $2 AND expires_at > clock_timestamp() RETURNING true
 """
+OUTGROW = """
+UPDATE leases SET token = $3 + 1 WHERE name = $1 AND token = $2 AND expires_at > clock_timestamp() RETURNING true
+"""
 GIVE_UP = "UPDATE leases SET expires_at = clock_timestamp() WHERE name = $1 AND holder = $2"
 HOLDS = "SELECT true FROM leases WHERE name = $1 AND token = $2 AND expires_at > clock_timestamp() FOR SHARE"
 UNBROKEN = "SELECT true FROM leases WHERE name = $1 AND token = $2 FOR SHARE"
@@ -44,6 +47,13 @@ async def renew(database: Database, lease: Lease, seconds: float) -> bool:
     async with database.pool(DatabaseRole.WRITER).acquire() as connection, connection.transaction():
         await take_role(connection, DatabaseRole.WRITER, ())
         return bool(await connection.fetchval(RENEW, lease.name, lease.token, timedelta(seconds=seconds)))
+
+
+async def outgrow(database: Database, lease: Lease, token: int) -> bool:
+    """Have the holder's next lease carry a token above `token`; False when this one is lost."""
+    async with database.pool(DatabaseRole.WRITER).acquire() as connection, connection.transaction():
+        await take_role(connection, DatabaseRole.WRITER, ())
+        return bool(await connection.fetchval(OUTGROW, lease.name, lease.token, token))
 
 
 async def give_up(database: Database, name: str, holder: str) -> None:

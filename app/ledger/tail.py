@@ -247,7 +247,7 @@ class Tail:
     async def _read_epochs(self) -> None:
         """Notice an epoch that began while everything read stayed valid, such as by a failover without loss."""
         pool = self._database.pool(DatabaseRole.FEED)
-        if tuple(await pool.fetchrow(epochs.NEWEST)) != self.epochs.newest:
+        if await epochs.newest(pool) != self.epochs.newest:
             self._epochs = await epochs.read(pool)
             self._tell_all()
 

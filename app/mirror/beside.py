@@ -13,13 +13,14 @@ from app.mirror.model import (
     PERSONAL,
     PERSONAL_PARTS,
     SEALS,
+    SEEDED,
     TABLES,
     Row,
     Table,
 )
 from app.mirror.pages import new_epochs
 from app.mirror.store import Copy
-from app.storage.database import Database, DatabaseRole, Named
+from app.storage.database import Database, DatabaseRole, Driver, Named
 
 PAGE_ROWS = 500
 # How long the events may have to wait for rows beside them.
@@ -40,23 +41,28 @@ class Beside:
         self._stood_at = 0.0
         self.is_done = False
 
+    def begin_anew(self) -> None:
+        """The copy is seeded again: only transactions that begin from here on are sure to leave notes."""
+        self._since = None
+
     async def copy(self, copy: Copy, token: int) -> None:
         """Copy for a while; `is_done` tells whether something is left."""
         self.is_done = False
         until = asyncio.get_running_loop().time() + BUDGET_SECONDS
         while asyncio.get_running_loop().time() < until:
             if not await self._seed(copy, token) and not await self._follow_changes(copy, token):
-                self.is_done = len(copy.seeded) == len(TABLES)
+                self.is_done = copy.is_seeded
                 break
         await self._follow_standing(copy, token)
 
     async def _seed(self, copy: Copy, token: int) -> bool:
         """One page of what was there before the first start; False when there is nothing to do (now)."""
-        if len(copy.seeded) == len(TABLES):
+        table = next((table for table in SEEDED if table.name not in copy.seeded), None)
+        if table is None or (table is SEEDED[0] and not copy.seeded_key and not await self._settled()):
             return False
-        if not copy.seeded and not copy.seeded_key and not await self._settled():
-            return False
-        table = TABLES[len(copy.seeded)]
+        if table is PERSONAL:
+            await self._look_through(copy, token)
+            return True
         async with source.reading(self._database, table) as driver:
             rows = await source.rows_after(driver, table, copy.seeded_key, PAGE_ROWS)
         seeded = copy.seeded if len(rows) == PAGE_ROWS else (*copy.seeded, table.name)
@@ -70,6 +76,27 @@ class Beside:
         copy.seeded, copy.seeded_key = seeded, key
         return True
 
+    async def _look_through(self, copy: Copy, token: int) -> None:
+        """One page of the personal values that the copy keeps: what the ledger has erased meanwhile is erased."""
+        keys = await copy.personal_after(copy.seeded_key, PAGE_ROWS)
+        rows = await self._read(PERSONAL, keys) if keys else []
+        is_last = len(keys) < PAGE_ROWS
+        seeded = (*copy.seeded, PERSONAL.name) if is_last else copy.seeded
+        key = () if is_last else keys[-1][::-1]
+        async with copy.page(token, {owner for owner, _event in keys}) as driver:
+            await self._erase(copy, driver, keys, rows)
+            await copy.mark_seeded(driver, seeded, key)
+        copy.seeded, copy.seeded_key = seeded, key
+
+    async def _erase(
+        self, copy: Copy, driver: Driver, keys: Sequence[tuple[str, ...]], rows: Sequence[Row]
+    ) -> None:
+        found = {row.key: row for row in rows}
+        for key in keys:
+            parts = _erased(found.get(key))
+            if parts:
+                await copy.erase(driver, key, parts)
+
     async def _settled(self) -> bool:
         if self._since is None:
             self._since = await source.moment(self._database)
@@ -78,7 +105,7 @@ class Beside:
 
     async def _follow_changes(self, copy: Copy, token: int) -> bool:
         """Copy rows that changed, as they are now; False when none has (or not all are there yet)."""
-        if len(copy.seeded) < len(TABLES):
+        if not copy.is_seeded:
             return False
         async with self._database.pool(DatabaseRole.FEED).acquire() as driver:
             noted = await driver.fetch(source.CHANGED, source.CHANGED_MAX)
@@ -100,8 +127,8 @@ class Beside:
                     await copy.remove(driver, table, sorted(gone))
                 if rows[table]:
                     await copy.put(driver, table, rows[table])
-            for key in keys.get(PERSONAL, ()):
-                await copy.erase(driver, key, _erased(key, rows[PERSONAL]))
+            if PERSONAL in keys:
+                await self._erase(copy, driver, keys[PERSONAL], rows[PERSONAL])
         await source.forget(self._database, [row["place"] for row in noted])
         return True
 
@@ -165,7 +192,7 @@ def _owners(rows: Sequence[Row]) -> set[str]:
     return {row.owner for row in rows if row.owner is not None}
 
 
-def _erased(key: tuple[str, ...], rows: Sequence[Row]) -> list[str]:
-    """Which personal values of an event are gone; all of them where the row is."""
-    values: Named | None = next((parse_json(row.text) for row in rows if row.key == key), None)  # type: ignore[assignment]
+def _erased(row: Row | None) -> list[str]:
+    """Which personal values of an event are gone, or never were; all of them where the row is."""
+    values: Named | None = None if row is None else parse_json(row.text)  # type: ignore[assignment]
     return [part for part in PERSONAL_PARTS if values is None or values[part] is None]

@@ -68,6 +68,8 @@ GROWING = (CHECKPOINTS, SEALS)
 DOCUMENTS = Table("documents", (("hash", "text"),), owner=None, vanishing=True)
 # Written with its event and copied with it; afterwards it can only be erased.
 PERSONAL = Table("personal_data", (("institution_id", "text"), ("event_id", "text")))
+# What is gone through before a copy is whole: these tables row by row, and what the copy keeps of personal values.
+SEEDED = (*TABLES, PERSONAL)
 PERSONAL_PARTS = ("holder", "reason", "metadata")
 # What else a database holds, and how it comes to the mirror.
 OTHERWISE: Mapping[str, str] = {

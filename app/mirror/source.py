@@ -16,6 +16,7 @@ PARKED_MAX = 10_000
 GROWN_MAX = 500
 
 LOG_ID = "SELECT log_id FROM ledger_head"
+REGISTRATION = "SELECT registration FROM followers WHERE name = 'mirror'"
 REVISION = "SELECT version_num FROM alembic_version"
 EPOCHS = """
 SELECT epoch, scope, starts_after, reason, raised_at, nonce FROM epochs WHERE epoch > $1 ORDER BY epoch, scope

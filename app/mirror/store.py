@@ -11,8 +11,9 @@ from app.ledger import epochs, keeper
 from app.ledger.bell import CHANNEL
 from app.ledger.followers import LeadLost
 from app.ledger.keeper import Keeper
-from app.mirror.model import DELIVERIES, GROWING, INSTITUTIONS, NotACopy, Row, Table
+from app.mirror.model import DELIVERIES, GROWING, INSTITUTIONS, SEEDED, TABLES, NotACopy, Row, Table
 from app.mirror.source import Values
+from app.principal import ALL_INSTITUTIONS
 from app.storage.database import DatabaseRole, Driver, exact_json, take_role
 
 CONNECT_SECONDS_MAX = 5
@@ -29,10 +30,15 @@ SELECT NOT EXISTS (SELECT FROM institutions) AND NOT EXISTS (SELECT FROM ledger_
    AND NOT EXISTS (SELECT FROM checkpoints) AND NOT EXISTS (SELECT FROM epochs WHERE epoch > 1)
 """
 BECOME = "UPDATE ledger_head SET log_id = $1"
-STATE = "SELECT seeded, seeded_key FROM mirror_copy"
-BEGIN = "INSERT INTO mirror_copy (token, seeded, seeded_key, changed_at) VALUES ($1, '{}', '{}', clock_timestamp())"
+STATE = "SELECT token, registration, seeded, seeded_key FROM mirror_copy"
+# Events bring their personal values along: there is nothing to look through in a copy that begins.
+BEGIN = """
+INSERT INTO mirror_copy (token, registration, seeded, seeded_key, changed_at)
+VALUES ($1, $2, '{personal_data}', '{}', clock_timestamp())
+"""
+ANEW = "UPDATE mirror_copy SET registration = $1, seeded = '{}', seeded_key = '{}'"
 FENCE = "UPDATE mirror_copy SET token = $1, changed_at = clock_timestamp() WHERE token <= $1 RETURNING true"
-SEEDED = "UPDATE mirror_copy SET seeded = $1, seeded_key = $2"
+MARK = "UPDATE mirror_copy SET seeded = $1, seeded_key = $2"
 COLUMNS = """
 SELECT attname, has_column_privilege(attrelid, attnum, 'UPDATE') AS changes FROM pg_attribute
 WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum
@@ -50,6 +56,11 @@ ON CONFLICT (name) DO UPDATE SET cursor = excluded.cursor, paused = excluded.pau
 PARKED = """
 INSERT INTO parked_events (follower, global_sequence, reason, attempts, parked_at) VALUES ($1, $2, $3, $4, $5)
 """
+KEPT_PERSONAL = """
+SELECT institution_id, event_id FROM personal_data
+WHERE (event_id, institution_id) > ($1, $2) ORDER BY event_id, institution_id LIMIT $3
+"""
+SEALED_OWNERS = "SELECT DISTINCT institution_id FROM webhook_endpoints"
 ERASE = "SELECT escrowgrid_erase_personal($1, $2, $3::text[])"
 PARTITIONS = """
 SELECT escrowgrid_make_audit_partitions(month, 0)
@@ -85,6 +96,8 @@ class Copy:
         self.hash: bytes | None = None
         self.epoch, self.nonce = 0, ""
         self.grown: dict[str, tuple[str, ...]] = {}
+        self.token = 0
+        self.registration = ""
         self.seeded: tuple[str, ...] = ()
         self.seeded_key: tuple[str, ...] = ()
 
@@ -149,17 +162,21 @@ class Copy:
             assert head is not None, "a ledger has a head"
             self.log_id, self.keeper = head["log_id"], Keeper(head["written_by"])
             self.head, self.hash = head["global_sequence"], head["hash"]
-            newest = await driver.fetchrow(epochs.NEWEST)
-            assert newest is not None, "a ledger has a first epoch"
-            self.epoch, self.nonce = newest["epoch"], newest["nonce"]
+            self.epoch, self.nonce = await epochs.newest(driver)
             for table in GROWING:
                 last = await driver.fetchval(f"SELECT max({table.columns[0]})::text FROM {table.name}")
                 self.grown[table.name] = () if last is None else (last,)
             state = await driver.fetchrow(STATE)
             if state is not None:
+                self.token, self.registration = state["token"], state["registration"]
                 self.seeded, self.seeded_key = tuple(state["seeded"]), tuple(state["seeded_key"])
 
-    async def become(self, log_id: str, token: int) -> None:
+    @property
+    def is_seeded(self) -> bool:
+        """Whether all that was there before the follower's registration is here."""
+        return {table.name for table in SEEDED} <= set(self.seeded)
+
+    async def become(self, log_id: str, registration: str, token: int) -> None:
         """Make an empty ledger the copy of another; raises `NotACopy` when it is not empty."""
         async with self.as_role(DatabaseRole.WRITER) as driver:
             found = await keeper.take(driver)
@@ -170,8 +187,25 @@ class Copy:
                 raise NotACopy("MIRROR_URL names a database with another ledger in it: give it an empty one")
             await driver.execute(BECOME, log_id)
             await keeper.hand_to(driver, Keeper.MIRROR)
-            await driver.execute(BEGIN, token)
+            await driver.execute(BEGIN, token, registration)
         await self.look()
+
+    async def begin_anew(self, registration: str, token: int) -> None:
+        """Nothing was noted since another registration ended: seed all again, without what may have been deleted."""
+        async with self.as_role(DatabaseRole.FEED) as driver:
+            owners = [row["institution_id"] for row in await driver.fetch(SEALED_OWNERS)]
+        async with self.page(token, owners) as driver:
+            for table in TABLES:
+                if table.vanishing:
+                    await driver.execute(f"DELETE FROM {table.name}")
+            await driver.execute(ANEW, registration)
+        await self.look()
+
+    async def personal_after(self, key: Sequence[str], limit: int) -> list[tuple[str, ...]]:
+        """Whose personal values are here, behind `key` (an event and its institution; none: the first)."""
+        async with self.as_role(DatabaseRole.API, (ALL_INSTITUTIONS,)) as driver:
+            rows = await driver.fetch(KEPT_PERSONAL, *(key or ("", "")), limit)
+        return [(row["institution_id"], row["event_id"]) for row in rows]
 
     async def put(self, driver: Driver, table: Table, rows: Sequence[Row]) -> None:
         """Insert rows, and bring those that are there up to date in what the writer's role may change."""
@@ -210,7 +244,7 @@ class Copy:
 
     async def mark_seeded(self, driver: Driver, seeded: Sequence[str], key: Sequence[str]) -> None:
         """Remember, with the page that brought it there, how far the first copying has come."""
-        await driver.execute(SEEDED, list(seeded), list(key))
+        await driver.execute(MARK, list(seeded), list(key))
 
     async def add_epochs(self, driver: Driver, found: Sequence[Values]) -> None:
         """Take over epochs as they are."""

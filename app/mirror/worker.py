@@ -81,6 +81,22 @@ class Mirror(Follower):
                 return copy
             await asyncio.sleep(PAUSE_SECONDS)
 
+    async def was_promoted(self) -> bool:
+        """Whether its database goes on with the ledger by itself; not, where it cannot be reached."""
+        try:
+            copy = await Copy.open(self._url)
+        except Broken:
+            return False
+        try:
+            await copy.look()
+            async with self._database.pool(DatabaseRole.FEED).acquire() as driver:
+                log_id = await driver.fetchval(source.LOG_ID)
+        except Broken:
+            return False
+        finally:
+            await copy.close()
+        return copy.log_id == log_id and copy.keeper is Keeper.SERVERS
+
     async def _bring(self, lease: Lease, events: Sequence[Event] | None) -> Copy:
         """Up to the last of `events`, or to the end of the ledger; `Halt` where the two do not fit together."""
         try:
@@ -119,6 +135,12 @@ class Mirror(Follower):
         await self.leave()
         async with self._database.pool(DatabaseRole.FEED).acquire() as driver:
             log_id, revision = await driver.fetchval(source.LOG_ID), await driver.fetchval(source.REVISION)
+            registration = await driver.fetchval(source.REGISTRATION)
+        if registration is None:
+            raise NotACopy(
+                "no mirror is registered, or it was given up, and nobody noted what changed: start a server with "
+                "MIRROR_URL, and stop it when `escrowgrid mirror status` says so"
+            )
         copy = self._copy = await Copy.open(self._url)
         self._lease = lease
         found = await copy.revision()
@@ -129,13 +151,30 @@ class Mirror(Follower):
             )
         await copy.look()
         if copy.log_id != log_id:
-            await copy.become(log_id, lease.token)
+            await copy.become(log_id, registration, lease.token)
         if copy.keeper is not Keeper.MIRROR:
             raise NotACopy(
                 "MIRROR_URL names the ledger itself, or a mirror that was promoted; give it an empty one"
             )
+        if copy.token > lease.token:
+            await self._outgrow(lease, copy.token)
         await self._compare(copy)
+        if copy.registration != registration:
+            log.warning(
+                "the mirror was given up and taken again: everything beside the events is copied anew"
+            )
+            self._beside.begin_anew()
+            await copy.begin_anew(registration, lease.token)
         return copy
+
+    async def _outgrow(self, lease: Lease, token: int) -> None:
+        """A restore took the ledger's leases back behind the copy, which would refuse this leader for ever."""
+        if not await leases.outgrow(self._database, lease, token):
+            raise LeadLost("another process leads now")
+        raise Halt(
+            f"the mirror was written to under token {token}, the lease has {lease.token}, as after a restore of the "
+            "ledger: a later one is taken, and the next try goes on"
+        )
 
     async def _compare(self, copy: Copy) -> None:
         """The end of the copy is an event of the ledger as it is now."""

@@ -8,11 +8,13 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
+from app import mirroring
 from app.context import Services
 from app.main import Parts, assemble
 from app.mirror import service
 from app.mirror.model import Comparison
 from app.mirror.store import Copy
+from app.positions.model import State
 from app.settings import Settings
 from app.storage.database import Address
 from app.storage.provide import with_database, with_login
@@ -122,6 +124,23 @@ def level(compare: Compare) -> Callable[[], Awaitable[Comparison]]:
         return await compare()
 
     return wait
+
+
+@pytest.fixture
+async def lagging(start: Start, level: Callable[[], Awaitable[Comparison]]) -> tuple[Place, int, int]:
+    """A mirror that is behind when every server has stopped: the place, the mirror's head, the ledger's."""
+    async with start() as parts:
+        place = await factories.place(parts.services)
+        await factories.position(parts.services, place.asset, state=State.RELEASED)
+        await level()
+    async with start(mirror_url=None) as parts:
+        await factories.position(parts.services, place.asset, state=State.RELEASED)
+    return place, 3, 6
+
+
+async def promote(settings: Settings, address: Address, there: Address) -> service.Promoted:
+    """What `escrowgrid mirror promote` does."""
+    return await mirroring._told(mirroring._promoted(settings, address, there.url))
 
 
 async def failure(owner: asyncpg.Connection) -> str | None:

@@ -21,19 +21,16 @@ from app.main import Parts, assemble
 from app.mirror import service
 from app.mirror.model import Comparison
 from app.mirror.store import Copy
-from app.mirror.worker import Mirror
-from app.personal.masters import masters_of
-from app.personal.service import Holders
 from app.positions.escrow import BUILT_IN
 from app.positions.model import State
 from app.principal import ALL_INSTITUTIONS, Principal, root
 from app.settings import Settings, StoreBackend
-from app.storage.database import Address, Database
+from app.storage.database import Address
 from app.verify.walk import verify
 from tests import factories
 from tests.conftest import eventually
 from tests.factories import FUND, Place, release
-from tests.mirror.conftest import Start
+from tests.mirror.conftest import Start, promote
 from tests.serving import ROOT, plain_environment
 
 Level = Callable[[], Awaitable[Comparison]]
@@ -243,29 +240,6 @@ async def test_the_four_phases(
     assert report.looked_at["ledger_events"] == everything
 
 
-@pytest.fixture
-async def lagging(start: Start, level: Level, owner: asyncpg.Connection) -> tuple[Place, int, int]:
-    """A mirror that is behind when every server has stopped: the place, the mirror's head, the ledger's."""
-    async with start() as parts:
-        place = await factories.place(parts.services)
-        await factories.position(parts.services, place.asset, state=State.RELEASED)
-        await level()
-    async with start(mirror_url=None) as parts:
-        await factories.position(parts.services, place.asset, state=State.RELEASED)
-    return place, 3, 6
-
-
-async def _promote(settings: Settings, address: Address, there: Address) -> service.Promoted:
-    database = Database(address, pool_size_max=2, pool_timeout=5, statement_timeout=10)
-    await database.open()
-    try:
-        return await service.promote(
-            database, Mirror(database, there.url, settings, BUILT_IN, Holders(masters_of(settings)))
-        )
-    finally:
-        await database.close()
-
-
 async def test_promoting_copies_what_is_left_and_may_be_cut_off_and_repeated(
     lagging: tuple[Place, int, int],
     settings: Settings,
@@ -281,11 +255,11 @@ async def test_promoting_copies_what_is_left_and_may_be_cut_off_and_repeated(
     with monkeypatch.context() as patch:
         patch.setattr(service, "take_over", cut_off)
         with pytest.raises(ConnectionResetError):
-            await _promote(settings, address, there)
+            await promote(settings, address, there)
     # Between the two databases: the old one is closed, the new one not yet open. Nobody can write anywhere.
     assert await owner.fetchval("SELECT written_by FROM ledger_head") == "NOBODY"
     assert await mirror.fetchval("SELECT written_by FROM ledger_head") == "MIRROR"
-    done = await _promote(settings, address, there)
+    done = await promote(settings, address, there)
     assert done.heads.global_sequence == 6
     assert await mirror.fetchval("SELECT written_by FROM ledger_head") == "SERVERS"
     copy = await Copy.open(there.url)
@@ -306,7 +280,7 @@ async def test_a_mirror_that_is_not_equal_is_not_promoted_and_the_ledger_stays_o
     # Somebody changed the copy: the chain of an institution ends in another link.
     await mirror.execute("UPDATE institution_heads SET hash = sha256('x'), sequence = 2")
     with pytest.raises(Exception, match=r"does not follow|is not equal|is another one|previous hash"):
-        await _promote(settings, address, there)
+        await promote(settings, address, there)
     assert await mirror.fetchval("SELECT written_by FROM ledger_head") == "MIRROR"
     async with start(mirror_url=None) as parts:
         await factories.position(parts.services, lagging[0].asset)
