@@ -35,6 +35,7 @@ from app.ledger.bell import Bell, PostgresBell, Topic
 from app.ledger.checkpoints import Checkpointer, Signer, signer_from
 from app.ledger.followers import Follower, Runner
 from app.ledger.keeper import NOT_HERE, Keeper
+from app.ledger.remembered import LastSigned
 from app.ledger.replica import Replica
 from app.ledger.tail import Tail
 from app.ledger.writer import Writer
@@ -178,7 +179,7 @@ def assemble(
         for follower in (
             # The first is the last to stop: it copies also what the others leave behind.
             *_mirror(services),
-            Checkpointer(database, signer, clock, settings.checkpoint_seconds),
+            Checkpointer(database, signer, clock, settings.checkpoint_seconds, _last_signed(settings)),
             _webhooks(services),
             *_anchoring(services),
         )
@@ -255,6 +256,10 @@ def _vault(settings: Settings) -> Vault:
 
 def _signer(settings: Settings) -> Signer:
     return signer_from(_key(settings.checkpoint_key, settings), settings.data_dir)
+
+
+def _last_signed(settings: Settings) -> LastSigned:
+    return LastSigned(None if settings.store_backend is StoreBackend.MEMORY else settings.data_dir)
 
 
 def _key(key: SecretStr | None, settings: Settings) -> str | None:

@@ -16,6 +16,7 @@ from app.audit import export
 from app.audit import service as audit
 from app.ledger import checkpoints, epochs, steering
 from app.ledger.checkpoints import Checkpoint
+from app.ledger.remembered import LastSigned
 from app.personal.masters import masters_of
 from app.positions.escrow import BUILT_IN
 from app.principal import ALL_INSTITUTIONS
@@ -42,6 +43,7 @@ def verify(settings: Settings, *, as_json: bool, checkpoint_file: Path | None) -
             "clean": report.is_clean,
             "total": report.total,
             "lookedAt": report.looked_at,
+            "notes": report.notes,
             "findings": findings,
         }
         click.echo(json.dumps(told, indent=2))
@@ -184,6 +186,8 @@ def restore_finished(settings: Settings, reason: str) -> None:
     """Begin a new epoch after a restore, so that cursors beyond it are refused."""
     with provide(settings, attach=True) as address:
         epoch = asyncio.run(epochs.begin(address.direct_url, reason))
+        log_id = asyncio.run(_log_id(address))
+    LastSigned(settings.data_dir).forget(log_id)
     click.echo(f"Epoch {epoch} begins at the restored heads. Run `escrowgrid verify` before serving.")
 
 
@@ -194,8 +198,14 @@ async def _verified(
     opening = masters if masters.all() else None
     if opening is None and not quiet:
         click.echo("No master key is here: personal values are not opened.", err=True)
+    log_id = await _log_id(address)
+    line = LastSigned(settings.data_dir).read(log_id)
+    last = {} if line is None else {log_id: Checkpoint.from_json(line)}
+    proving = partial(
+        walk, address.direct_url, BUILT_IN, masters=opening, public_key=public_key, kept=kept, last=last
+    )
     if quiet or not sys.stderr.isatty():
-        return await walk(address.direct_url, BUILT_IN, masters=opening, public_key=public_key, kept=kept)
+        return await proving()
     with click.progressbar(length=1, label="Events", file=sys.stderr) as bar:
 
         def tell(done: int, total: int) -> None:
@@ -203,9 +213,17 @@ async def _verified(
             if done % 500 == 0 or done == total:
                 bar.update(done - bar.pos)
 
-        return await walk(
-            address.direct_url, BUILT_IN, masters=opening, progress=tell, public_key=public_key, kept=kept
-        )
+        return await proving(progress=tell)
+
+
+async def _log_id(address: Address) -> str:
+    connection = await asyncpg.connect(address.direct_url)
+    try:
+        async with connection.transaction():
+            await take_role(connection, DatabaseRole.FEED, ())
+            return (await epochs.read(connection)).log_id
+    finally:
+        await connection.close()
 
 
 def _public_key(settings: Settings) -> bytes | None:
@@ -218,6 +236,8 @@ def _print(report: Report) -> None:
     click.echo(f"Looked at {looked or 'an empty ledger'}.")
     for finding in report.findings:
         click.echo(f"  {finding}")
+    for note in report.notes:
+        click.echo(f"Note: {note}.")
     if report.total > len(report.findings):
         click.echo(f"  … and {report.total - len(report.findings)} more")
     click.echo("The ledger is whole." if report.is_clean else f"{report.total} things do not hold.")

@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -59,8 +60,16 @@ async def owner_url(admin_url: str, template: str) -> AsyncIterator[str]:
     name = f"test_{uuid4().hex[:16]}"
     connection = await asyncpg.connect(admin_url)
     await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
+    await _be_another_ledger(with_database(admin_url, name))
     yield with_database(admin_url, name)
     await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await connection.close()
+
+
+async def _be_another_ledger(url: str) -> None:
+    """What a clone has of its template's: the id that keys remember their signatures by."""
+    connection = await asyncpg.connect(url)
+    await connection.execute("UPDATE ledger_head SET log_id = $1", uuid4().hex)
     await connection.close()
 
 
@@ -77,10 +86,14 @@ def database_url(owner_url: str) -> str:
 
 
 @pytest.fixture
-def settings() -> Settings:
-    """Settings of a test, quick to notice things."""
+def settings(tmp_path: Path) -> Settings:
+    """Settings of a test, quick to notice things; what it signs is remembered in a folder of its own."""
     return Settings(
-        root_api_key=SecretStr(ROOT_KEY), tick_seconds=0.2, expiry_tick_seconds=0.1, pool_size_max=5
+        data_dir=tmp_path,
+        root_api_key=SecretStr(ROOT_KEY),
+        tick_seconds=0.2,
+        expiry_tick_seconds=0.1,
+        pool_size_max=5,
     )
 
 

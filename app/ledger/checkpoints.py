@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,10 +18,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from app.kit.canonical import Json, canonical_json, micros
 from app.kit.clock import Clock
 from app.kit.merkle import CompactRange
-from app.ledger.followers import Follower
+from app.ledger.followers import Follower, Halt
 from app.ledger.leases import Lease
 from app.ledger.model import Event
+from app.ledger.remembered import LastSigned
 from app.storage.database import Database, DatabaseRole, Driver, Named, take_role
+
+log = logging.getLogger("escrowgrid.checkpoints")
 
 TAG = b"escrowgrid.checkpoint.1"
 EVERY_SECONDS = 60.0
@@ -152,7 +156,12 @@ class Checkpointer(Follower):
     name = "checkpoints"
 
     def __init__(
-        self, database: Database, signer: Signer, clock: Clock, every_seconds: float = EVERY_SECONDS
+        self,
+        database: Database,
+        signer: Signer,
+        clock: Clock,
+        every_seconds: float = EVERY_SECONDS,
+        last: LastSigned | None = None,
     ) -> None:
         self._database = database
         self._signer = signer
@@ -161,6 +170,9 @@ class Checkpointer(Follower):
         self._range: CompactRange | None = None
         self._signed_size = 0
         self._signed_at: datetime | None = None
+        self._last = last or LastSigned(None)
+        # The tree that was seen to go on from what was signed last.
+        self._proved: CompactRange | None = None
 
     async def follow(self, events: Sequence[Event], lease: Lease) -> None:
         """Take in the hashes; sign when the last signature is old enough."""
@@ -195,13 +207,19 @@ class Checkpointer(Follower):
             # It was restored to a point before this.
             self._range = None
         await self._tree(head["global_sequence"])
-        await self.sign()
+        try:
+            await self.sign()
+        except Halt as error:
+            log.critical("%s", error)
 
     async def sign(self) -> None:
-        """Sign the tree as it is, if it grew."""
-        if self._range is None or self._range.size == self._signed_size:
+        """Sign the tree as it is, if it grew; raises `Halt` when it does not go on from what was signed here last."""
+        if self._range is None:
             return
         tree, now = self._range, self._clock()
+        await self._require_goes_on(tree)
+        if tree.size == self._signed_size:
+            return
         async with self._database.pool(DatabaseRole.WRITER).acquire() as driver, driver.transaction():
             await take_role(driver, DatabaseRole.WRITER, ())
             head = await driver.fetchrow(HEAD)
@@ -217,6 +235,28 @@ class Checkpointer(Follower):
                 INSERT, tree.size, tree.root(), list(tree.frontier), now, public_key, signature
             )
         self._signed_size, self._signed_at = tree.size, now
+        signed = Checkpoint(log_id, tree.size, tree.root(), now, public_key, signature)
+        self._last.keep(log_id, signed.to_json())
+
+    async def _require_goes_on(self, tree: CompactRange) -> None:
+        """Once for each tree: everything is hashed from the first event on, whatever the database says was signed."""
+        if self._proved is tree:
+            return
+        pool = self._database.pool(DatabaseRole.FEED)
+        head = await pool.fetchrow(HEAD)
+        assert head is not None, "a ledger has a head"
+        line = self._last.read(head["log_id"])
+        if line is not None:
+            last, again = Checkpoint.from_json(line), CompactRange()
+            await _extend(self._database, again, last.size)
+            if (again.size, again.root()) != (last.size, last.root):
+                raise Halt(_other(last, again.size, head["global_sequence"]))
+            await _extend(self._database, again, tree.size)
+            if again.root() != tree.root():
+                raise Halt(
+                    "a checkpoint in the database is not over the events that are there: run `escrowgrid verify`"
+                )
+        self._proved = tree
 
     async def _tree(self, size: int) -> CompactRange:
         """The tree over at least the first `size` events, from the newest checkpoint on."""
@@ -225,11 +265,26 @@ class Checkpointer(Follower):
             row = await pool.fetchrow(NEWEST, size)
             self._range = CompactRange(row["size"], row["frontier"]) if row else CompactRange()
             self._signed_size = self._range.size
-        while self._range.size < size:
-            rows = await pool.fetch(HASHES, self._range.size, size)
-            assert rows, "a ledger has no gaps"
-            self._range.extend(row["hash"] for row in rows)
+        await _extend(self._database, self._range, size)
+        assert self._range.size >= size, "a ledger has no gaps"
         return self._range
+
+
+async def _extend(database: Database, tree: CompactRange, size: int) -> None:
+    """Take in what there is of the first `size` events."""
+    pool = database.pool(DatabaseRole.FEED)
+    while tree.size < size and (rows := await pool.fetch(HASHES, tree.size, size)):
+        tree.extend(row["hash"] for row in rows)
+
+
+def _other(last: Checkpoint, found: int, head: int) -> str:
+    what = f"the ledger has {head}" if found < last.size else "the ledger has other ones"
+    return (
+        f"refuses to sign: {last.size} events were signed here at "
+        f"{last.signed_at.isoformat(timespec='seconds')}, {what}. "
+        "If it was restored on purpose, say so with `escrowgrid restore-finished` on this machine; else it was "
+        "changed: run `escrowgrid verify`"
+    )
 
 
 async def read_all(driver: Driver) -> list[Checkpoint]:

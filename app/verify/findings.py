@@ -25,6 +25,8 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     total: int = 0
     looked_at: Counter[str] = field(default_factory=Counter)
+    # What is no fault, and should be known by who reads the report.
+    notes: list[str] = field(default_factory=list)
 
     @property
     def is_clean(self) -> bool:

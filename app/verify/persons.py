@@ -13,6 +13,7 @@ from app.storage.database import Driver, Named
 from app.verify.findings import Report
 
 PREFETCH = 1_000
+ERASED = "personal values erased"
 PERSONAL = """
 SELECT p.*, h.id AS known, h.reference, h.data_key FROM personal_data p
 LEFT JOIN holders h ON h.institution_id = p.institution_id AND h.id = p.holder_id
@@ -43,11 +44,15 @@ class Persons:
             event = events.get(row["event_id"])
             with self._reading("personal_data", row["event_id"]):
                 self._check_row(row, event, opener, is_alive=row["holder_id"] in living)
+                if event is not None:
+                    self._report.looked_at[ERASED] += _erased(event, row)
             if event is not None and event.position_version == 1:
                 held[event.position_id] = row["holder_id"]
             seen.add(row["event_id"])
             self._report.looked_at["personal_data"] += 1
         for event in events.values():
+            if event.id not in seen:
+                self._report.looked_at[ERASED] += _erased(event, None)
             if event.id not in seen and held.get(event.position_id) in living:
                 self._report.add("personal_data", event.id, "is missing, though its holder was not erased")
         return held
@@ -130,6 +135,12 @@ class Persons:
                 )
         if values.holder_reference is not None and values.holder_reference != _called(opener, envelope):
             self._report.add("holders", row["holder_id"], f"is not called what event {event.id} says")
+
+
+def _erased(event: Event, row: Named | None) -> int:
+    """How many of the personal values that the event committed to are not kept."""
+    given = [name for name, commitment in _by_name(event.commitments).items() if commitment is not None]
+    return sum(row is None or row[name] is None for name in given)
 
 
 def _called(opener: Holders, envelope: Envelope) -> str | None:

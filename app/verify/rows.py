@@ -55,6 +55,21 @@ def check_versions(
         report.add("ledger_events", event.id, f"the policy version {event.policy_id} is not there")
 
 
+def check_asset(
+    event: Event, assets: Mapping[str, Any], templates: Mapping[str, Any], report: Report
+) -> None:
+    """The asset that a creation names is there, and of the template version that the event names."""
+    if event.position_version != 1:
+        return
+    name = str(event.data.get("assetId"))
+    if name not in assets:
+        report.add("assets", name, f"is missing, though event {event.id} names it")
+    elif assets[name]["template_id"] != event.template_id:
+        report.add("assets", name, f"is of another template version than event {event.id} says")
+    elif assets[name]["template_id"] not in templates:
+        report.add("assets", name, "is of a template version that is not there")
+
+
 def committed(event: Event) -> tuple[bytes, ...]:
     """The commitments an event has."""
     kept = event.commitments

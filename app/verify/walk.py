@@ -1,7 +1,8 @@
 """Walks a ledger in one snapshot of the database and reports what does not hold."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import asyncpg
@@ -16,13 +17,14 @@ from app.personal.masters import Masters
 from app.personal.service import Holders
 from app.positions.rows import COLUMNS, position_of
 from app.storage.database import Driver, Named, exact_json
-from app.verify import audit, restores, rows
+from app.verify import audit, epochs, guards, restores, rows
 from app.verify.chain import Chain
 from app.verify.findings import Report
 from app.verify.fold import Fold, Lifecycles
 from app.verify.persons import Persons
 
 PREFETCH = 1_000
+UNCOVERED = "events no checkpoint covers"
 # What a value raises that no writer wrote, whatever tries to understand it.
 UNREADABLE = (
     ValueError,
@@ -58,6 +60,7 @@ SELECT {", ".join(COLUMNS)}, amount_key, expires_key = coalesce(expires_at, 'inf
 FROM positions WHERE institution_id = $1 ORDER BY id
 """
 TEMPLATES = "SELECT id FROM asset_templates WHERE institution_id = $1"
+ASSETS = "SELECT id, template_id FROM assets WHERE institution_id = $1"
 POLICIES = "SELECT id FROM policies WHERE institution_id = $1"
 LEAVES = "SELECT global_sequence, hash FROM ledger_events ORDER BY global_sequence"
 CHECKPOINTS = """
@@ -74,11 +77,13 @@ async def verify(
     progress: Progress = lambda _done, _all: None,
     public_key: bytes | None = None,
     kept: Sequence[Checkpoint] = (),
+    last: Mapping[str, Checkpoint] = MappingProxyType({}),
 ) -> Report:
     """Everything that can be proved from the database, and from checkpoints kept elsewhere.
 
     Without `masters`, the master keys, personal values are not opened: nothing is said of what they are.
     `public_key` is the key that must have signed the checkpoints; without it each is judged by the key it names.
+    `last` is what was signed last on this machine, by the ledger's id; it says nothing about a mirror, which is behind.
     `progress` is told how many of how many events have been walked.
     """
     connection = await asyncpg.connect(url)
@@ -87,7 +92,8 @@ async def verify(
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             await connection.execute("SET LOCAL ROLE escrowgrid_feed")
             holders = None if masters is None else Holders(masters)
-            report = await _Walk(connection, lifecycles, progress, holders).run(public_key, kept)
+            report = await _Walk(connection, lifecycles, progress, holders).run(public_key, kept, last)
+            await guards.check(connection, report)
             await audit.check(connection, report, public_key)
             return report
     finally:
@@ -104,11 +110,16 @@ class _Walk:
         self._report = Report()
         self._persons = Persons(connection, holders, self._report, self._reading)
         self._restores: Sequence[restores.Restore] = ()
-        self._log_id, self._place = "", 0
+        self._log_id, self._place, self._keeper = "", 0, ""
         self._all = 0
 
-    async def run(self, public_key: bytes | None, kept: Sequence[Checkpoint]) -> Report:
+    async def run(
+        self, public_key: bytes | None, kept: Sequence[Checkpoint], last: Mapping[str, Checkpoint]
+    ) -> Report:
         await self._check_head()
+        await epochs.check(self._connection, self._all, self._report)
+        if self._log_id in last and self._keeper != Keeper.MIRROR:
+            kept = [*kept, last[self._log_id]]
         for record in await self._connection.fetch(INSTITUTIONS):
             if not record["known"]:
                 self._report.add("institution_heads", record["id"], "there is no such institution")
@@ -130,7 +141,7 @@ class _Walk:
 
     def _check_one_head(self, head: Named, counts: Named) -> None:
         report, place = self._report, head["global_sequence"]
-        self._log_id, self._place = head["log_id"], place
+        self._log_id, self._place, self._keeper = head["log_id"], place, head["written_by"]
         if place != counts["last"]:
             report.add("ledger_head", place, f"the last event has the number {counts['last']}")
         if counts["recorded_at"] is not None and head["recorded_at"] != counts["recorded_at"]:
@@ -148,6 +159,7 @@ class _Walk:
         chain, fold = Chain(institution_id), Fold(self._lifecycles)
         templates = {row["id"]: row for row in await self._connection.fetch(TEMPLATES, institution_id)}
         policies = {row["id"]: row for row in await self._connection.fetch(POLICIES, institution_id)}
+        assets = {row["id"]: row for row in await self._connection.fetch(ASSETS, institution_id)}
         with_personal: dict[str, Event] = {}
         async for record in self._stream(EVENTS, institution_id):
             with self._reading("ledger_events", record["id"]):
@@ -155,6 +167,7 @@ class _Walk:
                 chain.check(event, record["postings"], self._report)
                 fold.apply(event, self._report)
                 rows.check_versions(event, templates, policies, self._report)
+                rows.check_asset(event, assets, templates, self._report)
                 if any(rows.committed(event)):
                     with_personal[event.id] = event
             self._tell()
@@ -188,6 +201,7 @@ class _Walk:
     async def _check_checkpoints(self, public_key: bytes | None, kept: Sequence[Checkpoint]) -> None:
         stored = [(checkpoint_of(row), row["frontier"]) for row in await self._connection.fetch(CHECKPOINTS)]
         here = {checkpoint.size for checkpoint, _frontier in stored}
+        self._tell_covered(stored[-1][0].size if stored else 0, public_key)
         self._restores = await restores.read(self._connection)
         for checkpoint in kept:
             if checkpoint.size not in here:
@@ -206,6 +220,17 @@ class _Walk:
                 tree.append(leaf["hash"])
             with self._reading("checkpoints", checkpoint.size):
                 self._judge(checkpoint, frontier, tree, public_key)
+
+    def _tell_covered(self, size: int, public_key: bytes | None) -> None:
+        uncovered = max(self._all - size, 0)
+        self._report.looked_at[UNCOVERED] += uncovered
+        if uncovered:
+            self._report.notes.append(f"no checkpoint covers the last {uncovered} events")
+        self._report.notes.append(
+            "checkpoints and seals were judged by the key each names itself: who made them up could have signed them"
+            if public_key is None
+            else f"checkpoints and seals were judged by the key {public_key.hex()}"
+        )
 
     def _judge(
         self,

@@ -8,12 +8,21 @@ import asyncpg
 from app.ledger.checkpoints import Checkpoint
 from app.positions.escrow import BUILT_IN
 from app.storage.database import Address
+from app.verify import guards
 from app.verify.findings import Report
 from app.verify.walk import verify
 from tests.reliability import changes
 from tests.reliability.changes import CANNOT_SHOW, Change
 from tests.reliability.ledger_to_tamper import COVERED, Evidence, undo
 from tests.reliability.tally import Limit, Tally
+
+
+def apart_from_guards(report: Report) -> Report:
+    """A superuser has to take the guards away before he changes anything; every report would say so."""
+    others = [finding for finding in report.findings if finding.table != guards.TABLE]
+    report.total -= len(report.findings) - len(others)
+    report.findings = others
+    return report
 
 
 class Inspector:
@@ -26,9 +35,10 @@ class Inspector:
 
     async def report(self, kept: Sequence[Checkpoint] = ()) -> Report:
         key = self.evidence.signer.public_key
-        return await verify(
+        report = await verify(
             self._address.direct_url, BUILT_IN, masters=self.evidence.masters, public_key=key, kept=kept
         )
+        return apart_from_guards(report)
 
     async def clean(self, after: str) -> None:
         report = await self.report()
