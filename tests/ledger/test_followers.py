@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -160,6 +161,32 @@ async def test_a_leader_that_slept_past_its_lease_cannot_acknowledge(
     assert heir.taken == [1, 2]
     await slow.close()
     await quick.close()
+
+
+async def test_a_page_that_was_read_while_an_epoch_began_is_not_taken(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = await factories.place(parts.services)
+    await factories.position(parts.services, place.asset, state=State.FUNDED)
+    tail, lost = parts.services.tail, []
+    page = tail.page
+
+    async def crossing(scope: str, after: int) -> Sequence[Event]:
+        events = await page(scope, after)
+        if not lost and asyncio.current_task().get_name() == "follower-diary":  # type: ignore[union-attr]
+            lost.append(99)
+            tail._epochs = replace(tail.epochs)
+            return [replace(events[0], global_sequence=99)]
+        return events
+
+    monkeypatch.setattr(tail, "page", crossing)
+    diary = Diary()
+    led = runner(parts, diary)
+    await led.start()
+    await eventually(lambda: level(parts))
+    assert lost
+    assert diary.taken == [1, 2], "of the history that goes on, nothing of the other"
+    await led.close()
 
 
 async def test_a_reset_sends_a_leading_follower_back_and_it_goes_on_from_there(parts: Parts) -> None:

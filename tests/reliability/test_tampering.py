@@ -47,6 +47,15 @@ async def test_a_change_of_any_column_is_found_and_located(scene: Scene, owner: 
     assert scene.tally.reached > 200
 
 
+async def test_every_table_is_covered_or_it_is_said_what_there_is_instead(owner: asyncpg.Connection) -> None:
+    tables = await owner.fetch(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') "
+        "AND NOT relispartition"
+    )
+    placed = [*ledger_to_tamper.COVERED, *ledger_to_tamper.OTHERWISE]
+    assert sorted(row["relname"] for row in tables) == sorted(placed), "each once"
+
+
 async def test_rows_deleted_inserted_swapped_or_moved_are_found_and_located(
     scene: Scene, owner: asyncpg.Connection
 ) -> None:
