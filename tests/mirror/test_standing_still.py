@@ -198,7 +198,11 @@ async def test_a_mirror_of_an_epoch_that_the_ledger_lost_is_not_copied_any_furth
     await epochs.begin(address.direct_url, "the first restore")
     async with start() as parts:
         await level()
-        assert await mirror.fetchval(epochs.NEWEST) == 2
+
+        async def copied() -> bool:
+            return await mirror.fetchval(epochs.NEWEST) == 2
+
+        await eventually(copied)
         nonces = "SELECT DISTINCT nonce FROM epochs WHERE epoch = 2"
         assert await mirror.fetch(nonces) == await owner.fetch(nonces), "cursors are the same on both sides"
     await owner.execute("ALTER TABLE epochs DISABLE TRIGGER USER")
