@@ -2,20 +2,16 @@
 
 import asyncio
 import logging
-import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from broadcaster import Broadcast
-from pydantic import SecretStr
 from starlette.applications import Starlette
 
-from app import schema, vitals
+from app import fittings, schema, vitals
 from app.anchoring.news import News
 from app.assets.service import AssetCache
 from app.audit.recorder import Recorder
@@ -24,39 +20,30 @@ from app.audit.worker import Sealer
 from app.context import Services
 from app.documents.service import TrustedDocuments
 from app.engine.compiled import Plans
-from app.errors import Invalid, Unavailable
+from app.errors import Unavailable
 from app.http import routes
 from app.http.graphiql import DevelopmentKey
 from app.identity.authenticator import KeysAndTokens
 from app.kit.clock import Clock, system_clock
 from app.kit.ids import Ids
 from app.ledger import epochs
-from app.ledger.bell import Bell, PostgresBell, Topic
-from app.ledger.checkpoints import Checkpointer, Signer, signer_from
-from app.ledger.followers import Follower, Runner
+from app.ledger.bell import Bell, Topic
+from app.ledger.checkpoints import Checkpointer
+from app.ledger.followers import Runner
 from app.ledger.keeper import NOT_HERE, Keeper
-from app.ledger.remembered import LastSigned
-from app.ledger.replica import Replica
 from app.ledger.tail import Tail
 from app.ledger.writer import Writer
 from app.limits.service import Quota
-from app.mirror.worker import Mirror
 from app.personal.masters import masters_of
 from app.personal.service import Holders
 from app.positions.escrow import BUILT_IN
 from app.positions.rows import PositionRows
 from app.positions.worker import Clerk
-from app.settings import Settings, StoreBackend
+from app.settings import Settings
 from app.storage.database import WRITER_CONNECTIONS_MAX, Address, Database
-from app.webhooks.post import DATABASE_TURNS, Post
-from app.webhooks.sending import Resolver, Sender
-from app.webhooks.vault import Vault, vault_from
-from app.webhooks.worker import Webhooks
+from app.webhooks.post import DATABASE_TURNS
 
 log = logging.getLogger("escrowgrid")
-
-# Of the keys that a ledger in memory makes for itself.
-KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +140,7 @@ def assemble(
         Topic.HOLDERS: holders.forget,
         Topic.ANCHORS: anchor_news.ring,
     }
-    bell = Bell(lambda: _broadcast(settings, address), tail.wake, name, others)
+    bell = Bell(lambda: fittings.broadcast(settings, address), tail.wake, name, others)
     writer = Writer(database, PositionRows(BUILT_IN, holders), holders, settings, ids, clock, bell.ring)
     services = Services(
         settings=settings,
@@ -165,23 +152,25 @@ def assemble(
         recorder=Recorder(database, ids, clock, partial(bell.tell, Topic.AUDIT)),
         assets=AssetCache(),
         lifecycles=BUILT_IN,
-        vault=_vault(settings),
+        vault=fittings.vault(settings),
         holders=holders,
         watch=watch,
         anchor_news=anchor_news,
         tell=bell.tell,
-        replica=_replica(settings, tail),
+        replica=fittings.replica(settings, tail),
     )
-    signer = _signer(settings)
+    signer = fittings.signer(settings)
     clerk = Clerk(database, writer, settings, BUILT_IN, ids, clock, name)
     followers = tuple(
         Runner(database, tail, settings, follower, name)
         for follower in (
             # The first is the last to stop: it copies also what the others leave behind.
-            *_mirror(services),
-            Checkpointer(database, signer, clock, settings.checkpoint_seconds, _last_signed(settings)),
-            _webhooks(services),
-            *_anchoring(services),
+            *fittings.mirror(services),
+            Checkpointer(
+                database, signer, clock, settings.checkpoint_seconds, fittings.last_signed(settings)
+            ),
+            fittings.webhooks(services),
+            *fittings.anchoring(services),
         )
     )
     sealer = Sealer(
@@ -193,80 +182,6 @@ def assemble(
     )
     quota, documents = Quota(database), TrustedDocuments(database)
     return Parts(services, bell, clerk, followers, authenticator, sealer, quota, documents)
-
-
-def _webhooks(services: Services) -> Webhooks:
-    sender = Sender(Resolver(), private=services.settings.webhook_allow_private)
-    post = Post(
-        services.database,
-        services.tail,
-        services.clock,
-        services.ids,
-        services.vault,
-        sender,
-        random.random,
-        timedelta(days=services.settings.webhook_delivery_days),
-    )
-    return Webhooks(post, services.settings.tick_seconds)
-
-
-def _anchoring(services: Services) -> tuple[Follower, ...]:
-    settings = services.settings
-    if not settings.anchors:
-        if settings.chain_url is not None:
-            raise Invalid(
-                "CHAIN_URL alone anchors nothing: CHAIN_CONTRACT is missing (`escrowgrid anchor deploy`)"
-            )
-        return ()
-    # Web3 is large and slow to load: a process that does not anchor does without.
-    from app.anchoring.installed import anchoring
-
-    tell = partial(services.tell, Topic.ANCHORS)
-    return (anchoring(services.database, settings, services.clock, services.ids, tell),)
-
-
-def _mirror(services: Services) -> tuple[Mirror, ...]:
-    url = services.settings.mirror_url
-    if url is None:
-        return ()
-    shared = (services.settings, services.lifecycles, services.holders)
-    return (Mirror(services.database, url.get_secret_value(), *shared),)
-
-
-def _replica(settings: Settings, tail: Tail) -> Replica | None:
-    if settings.replica_url is None:
-        return None
-    database = Database(
-        Address.of(settings.replica_url.get_secret_value()),
-        pool_size_max=settings.pool_size_max,
-        pool_timeout=settings.pool_timeout_seconds,
-        statement_timeout=settings.statement_timeout_seconds,
-    )
-    return Replica(database, tail)
-
-
-def _vault(settings: Settings) -> Vault:
-    former = settings.webhook_key_former
-    return vault_from(
-        _key(settings.webhook_key, settings),
-        settings.data_dir,
-        None if former is None else former.get_secret_value(),
-    )
-
-
-def _signer(settings: Settings) -> Signer:
-    return signer_from(_key(settings.checkpoint_key, settings), settings.data_dir)
-
-
-def _last_signed(settings: Settings) -> LastSigned:
-    return LastSigned(None if settings.store_backend is StoreBackend.MEMORY else settings.data_dir)
-
-
-def _key(key: SecretStr | None, settings: Settings) -> str | None:
-    """The key of the settings; a ledger in memory has one that goes with it, and leaves no file behind."""
-    if key is None and settings.store_backend is StoreBackend.MEMORY:
-        return secrets.token_hex(KEY_BYTES)
-    return None if key is None else key.get_secret_value()
 
 
 def create_app(
@@ -304,10 +219,3 @@ def create_app(
         documents=parts.documents,
         vitals=vitals.of(parts.services, parts.bell, parts.quota, parts.documents, plans),
     )
-
-
-def _broadcast(settings: Settings, address: Address) -> Broadcast:
-    url = settings.bell_url
-    if url is None:
-        return Broadcast(backend=PostgresBell(address.direct_url))
-    return Broadcast(url.get_secret_value())

@@ -9,9 +9,9 @@ import click
 
 from app.errors import ErrorCode, Invalid, Refused
 from app.ledger import steering
-from app.ledger.checkpoints import public_key_from
 from app.ledger.followers import Halt
 from app.ledger.keeper import Keeper
+from app.ledger.signer import public_key_from
 from app.ledger.steering import Standing
 from app.mirror import service
 from app.mirror.model import SEEDED, Comparison, NotACopy

@@ -18,6 +18,7 @@ from app.audit import service as audit
 from app.ledger import checkpoints, epochs, steering
 from app.ledger.checkpoints import Checkpoint
 from app.ledger.remembered import LastSigned
+from app.ledger.signer import public_key_from
 from app.personal.masters import masters_of
 from app.positions.escrow import BUILT_IN
 from app.principal import ALL_INSTITUTIONS
@@ -229,7 +230,7 @@ async def _log_id(address: Address) -> str:
 
 def _public_key(settings: Settings) -> bytes | None:
     key = settings.checkpoint_key
-    return checkpoints.public_key_from(None if key is None else key.get_secret_value(), settings.data_dir)
+    return public_key_from(None if key is None else key.get_secret_value(), settings.data_dir)
 
 
 def _print(report: Report) -> None:

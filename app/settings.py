@@ -5,13 +5,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from app.chain_settings import ChainSettings
+from app.key_settings import KeySettings
 
-# A key of 32 bytes.
-HEX_KEY = re.compile(r"[0-9a-fA-F]{64}")
 # What a provider's address may be: a name is only as good as the connection to it.
 SAFE_URL = re.compile(r"(https://[^/?#\s@]+|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?)(/[^?#\s]*)?")
 # Signatures by a private key alone: whoever can check them cannot make them.
@@ -36,7 +35,7 @@ class TrustedDocuments(StrEnum):
     ONLY = "only"
 
 
-class Settings(ChainSettings):
+class Settings(ChainSettings, KeySettings):
     """The settings; each field is an environment variable of the same name in capitals."""
 
     model_config = SettingsConfigDict(
@@ -191,34 +190,10 @@ class Settings(ChainSettings):
         3600.0, ge=0, description="how long older keys serve while the provider cannot be reached"
     )
 
-    checkpoint_key: SecretStr | None = Field(
-        None,
-        description="Ed25519 seed (64 hex digits) that signs checkpoints; default: a key file in DATA_DIR",
-    )
     checkpoint_seconds: float = Field(60.0, gt=0, description="how often the head of the ledger is signed")
 
-    webhook_key: SecretStr | None = Field(
-        None,
-        description="key (64 hex digits) that encrypts webhook secrets; default: a key file in DATA_DIR. "
-        "Every process of an installation needs the same",
-    )
-    webhook_key_former: SecretStr | None = Field(
-        None,
-        description="the WEBHOOK_KEY (or key file) before the one in force, while secrets are sealed anew "
-        "(`escrowgrid webhooks reseal`)",
-    )
     webhook_delivery_days: float = Field(
         90.0, ge=1, description="how long webhook deliveries are kept after they were settled"
-    )
-    personal_keys: SecretStr | None = Field(
-        None,
-        description="master keys (64 hex digits, by comma) that personal values are sealed under: the first seals, "
-        "every one opens. Every process of an installation needs them",
-    )
-    personal_key_file: Path | None = Field(
-        None,
-        description="a file with the same, one a line, read again when it changes; default: a key file in DATA_DIR, "
-        "made on the first start",
     )
     webhook_allow_private: bool = Field(
         False, description="whether webhooks may go over http and to private addresses; for development"
@@ -250,17 +225,6 @@ class Settings(ChainSettings):
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < 16:
             raise ValueError("ROOT_API_KEY needs at least 16 characters")
-        return value
-
-    @field_validator("checkpoint_key", "webhook_key", "webhook_key_former", "personal_keys")
-    @classmethod
-    def _keys(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        several = info.field_name == "personal_keys"
-        text = "" if value is None else value.get_secret_value()
-        parts = [part.strip() for part in text.split(",")] if several else [text]
-        if value is not None and any(HEX_KEY.fullmatch(part) is None for part in parts):
-            what = "64 hex digits each, by comma" if several else "64 hex digits"
-            raise ValueError(f"{str(info.field_name).upper()}: {what}, for keys of 32 bytes")
         return value
 
     @field_validator("oidc_issuer", "oidc_jwks_url")

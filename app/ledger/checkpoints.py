@@ -3,17 +3,12 @@
 import base64
 import json
 import logging
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from app.kit.canonical import Json, canonical_json, micros
 from app.kit.clock import Clock
@@ -22,14 +17,13 @@ from app.ledger.followers import Follower, Halt
 from app.ledger.leases import Lease
 from app.ledger.model import Event
 from app.ledger.remembered import LastSigned
+from app.ledger.signer import Signer
 from app.storage.database import Database, DatabaseRole, Driver, Named, take_role
 
 log = logging.getLogger("escrowgrid.checkpoints")
 
 TAG = b"escrowgrid.checkpoint.1"
 EVERY_SECONDS = 60.0
-KEY_FILE = "checkpoint.key"
-SEED_BYTES = 32
 
 NEWEST = """
 SELECT log_id, size, root, frontier, signed_at, public_key, signature FROM checkpoints
@@ -109,45 +103,6 @@ def statement(log_id: str, size: int, root: bytes, signed_at: datetime) -> bytes
         "size": size,
     }
     return TAG + canonical_json(fields).encode()
-
-
-class Signer:
-    """The ledger's Ed25519 key; its repr shows the public half alone."""
-
-    def __init__(self, seed: bytes) -> None:
-        self._key = Ed25519PrivateKey.from_private_bytes(seed)
-        self.public_key = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-
-    def __repr__(self) -> str:
-        return f"Signer({self.public_key.hex()})"
-
-    def sign(self, content: bytes) -> bytes:
-        """An Ed25519 signature (64 bytes)."""
-        return self._key.sign(content)
-
-
-def signer_from(hex_seed: str | None, folder: Path) -> Signer:
-    """The signer of the settings, else of the key file of `folder`, made (0600) on first use."""
-    if hex_seed is not None:
-        return Signer(bytes.fromhex(hex_seed))
-    file = folder / KEY_FILE
-    if not file.exists():
-        folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-        # Written whole before it gets its name: of processes that start at once, one names its own, all read that.
-        with NamedTemporaryFile("w", dir=folder, prefix=f"{KEY_FILE}.") as draft:
-            draft.write(os.urandom(SEED_BYTES).hex() + "\n")
-            draft.flush()
-            os.fsync(draft.fileno())
-            with suppress(FileExistsError):
-                file.hardlink_to(draft.name)
-    return Signer(bytes.fromhex(file.read_text().strip()))
-
-
-def public_key_from(hex_seed: str | None, folder: Path) -> bytes | None:
-    """The public half of the same key where this machine has it; a key is never made for judging."""
-    if hex_seed is None and not (folder / KEY_FILE).exists():
-        return None
-    return signer_from(hex_seed, folder).public_key
 
 
 class Checkpointer(Follower):

@@ -15,7 +15,7 @@ from app.audit.worker import Sealer
 from app.context import Services
 from app.kit.chain import GENESIS
 from app.kit.clock import system_clock
-from app.ledger.checkpoints import Signer
+from app.ledger.signer import Signer
 from app.main import Parts, assemble
 from app.positions.escrow import BUILT_IN
 from app.principal import ALL_INSTITUTIONS

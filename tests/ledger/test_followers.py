@@ -10,10 +10,11 @@ import pytest
 
 from app.errors import Invalid, NotFound
 from app.ledger import steering
-from app.ledger.checkpoints import Checkpoint, Checkpointer, Signer, read_all, signer_from
+from app.ledger.checkpoints import Checkpoint, Checkpointer, read_all
 from app.ledger.followers import Follower, Poison, Runner
 from app.ledger.leases import Lease
 from app.ledger.model import Event
+from app.ledger.signer import Signer, signer_from
 from app.main import Parts
 from app.positions.model import State
 from app.storage.database import DatabaseRole, take_role

@@ -12,11 +12,12 @@ import pytest
 from pydantic import SecretStr
 
 from app import operate
-from app.ledger.checkpoints import Checkpoint, Checkpointer, Signer, read_all
+from app.ledger.checkpoints import Checkpoint, Checkpointer, read_all
 from app.ledger.followers import Halt
 from app.ledger.leases import Lease
 from app.ledger.pages import SharedPages
 from app.ledger.remembered import LastSigned
+from app.ledger.signer import Signer
 from app.main import Parts, assemble
 from app.positions.escrow import BUILT_IN
 from app.positions.model import State

@@ -4,7 +4,8 @@ import asyncpg
 
 from app.kit.tasks import end
 from app.ledger import steering
-from app.ledger.checkpoints import Checkpointer, Signer
+from app.ledger.checkpoints import Checkpointer
+from app.ledger.signer import Signer
 from app.main import Parts
 from app.positions.model import State
 from app.storage.database import DatabaseRole

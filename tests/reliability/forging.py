@@ -9,8 +9,9 @@ import asyncpg
 from app.kit.chain import GENESIS
 from app.kit.merkle import CompactRange
 from app.ledger import append, spelling
-from app.ledger.checkpoints import Signer, statement
+from app.ledger.checkpoints import statement
 from app.ledger.model import Balances, Effect, Event
+from app.ledger.signer import Signer
 from app.ledger.store import SELECT_EVENTS, event_of
 from app.positions.escrow import BUILT_IN
 from app.positions.model import Position

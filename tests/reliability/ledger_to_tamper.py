@@ -9,8 +9,9 @@ from pathlib import Path
 
 import asyncpg
 
-from app.ledger.checkpoints import Checkpoint, Checkpointer, Signer, read_all, signer_from
+from app.ledger.checkpoints import Checkpoint, Checkpointer, read_all
 from app.ledger.leases import Lease
+from app.ledger.signer import Signer, signer_from
 from app.main import Parts, assemble
 from app.personal.masters import Masters, masters_of
 from app.positions.model import State

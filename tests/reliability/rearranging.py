@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import asyncpg
 
-from app.ledger.checkpoints import Checkpoint, Signer
+from app.ledger.checkpoints import Checkpoint
+from app.ledger.signer import Signer
 from tests.reliability import forging
 from tests.reliability.changes import places
 from tests.reliability.ledger_to_tamper import COVERED, NAMES, undo

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import httpx
 
-from app.ledger.checkpoints import signer_from
+from app.ledger.signer import signer_from
 from app.positions.escrow import BUILT_IN
 from app.storage import embedded
 from app.storage.database import Address

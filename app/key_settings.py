@@ -1,0 +1,50 @@
+"""The settings of keys: what signs checkpoints, and what seals secrets and personal values."""
+
+import re
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings
+
+# A key of 32 bytes.
+HEX_KEY = re.compile(r"[0-9a-fA-F]{64}")
+
+
+class KeySettings(BaseSettings):
+    """A part of the settings."""
+
+    checkpoint_key: SecretStr | None = Field(
+        None,
+        description="Ed25519 seed (64 hex digits) that signs checkpoints; default: a key file in DATA_DIR",
+    )
+    webhook_key: SecretStr | None = Field(
+        None,
+        description="key (64 hex digits) that encrypts webhook secrets; default: a key file in DATA_DIR. "
+        "Every process of an installation needs the same",
+    )
+    webhook_key_former: SecretStr | None = Field(
+        None,
+        description="the WEBHOOK_KEY (or key file) before the one in force, while secrets are sealed anew "
+        "(`escrowgrid webhooks reseal`)",
+    )
+    personal_keys: SecretStr | None = Field(
+        None,
+        description="master keys (64 hex digits, by comma) that personal values are sealed under: the first seals, "
+        "every one opens. Every process of an installation needs them",
+    )
+    personal_key_file: Path | None = Field(
+        None,
+        description="a file with the same, one a line, read again when it changes; default: a key file in DATA_DIR, "
+        "made on the first start",
+    )
+
+    @field_validator("checkpoint_key", "webhook_key", "webhook_key_former", "personal_keys")
+    @classmethod
+    def _keys(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        several = info.field_name == "personal_keys"
+        text = "" if value is None else value.get_secret_value()
+        parts = [part.strip() for part in text.split(",")] if several else [text]
+        if value is not None and any(HEX_KEY.fullmatch(part) is None for part in parts):
+            what = "64 hex digits each, by comma" if several else "64 hex digits"
+            raise ValueError(f"{str(info.field_name).upper()}: {what}, for keys of 32 bytes")
+        return value
