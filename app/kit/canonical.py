@@ -1,6 +1,7 @@
 """One spelling for values that are hashed: RFC 8785 JSON with exact decimal numbers."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -12,6 +13,10 @@ MICROSECOND = timedelta(microseconds=1)
 # Written out in full, 1e999999999 would fill a gigabyte.
 MAGNITUDE_MAX = 400
 
+# Levels of lists and objects in one JSON text.
+DEPTH_MAX = 500
+# Brackets, and whole strings, in which they mean nothing.
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 _STORED = json.JSONDecoder(parse_float=Decimal)
 
 # What JSON text can hold, with numbers as int or Decimal: never a float.
@@ -23,8 +28,28 @@ class NotCanonical(ValueError):
 
 
 def parse_json(text: str | bytes) -> Json:
-    """JSON text with every fraction as `Decimal`; NaN, Infinity and duplicate keys are refused."""
+    """JSON text with every fraction as `Decimal`; NaN, Infinity and duplicate keys are refused.
+
+    Raises `RecursionError` for what is nested too deeply, whatever the interpreter's own limit: libraries raise that, and
+    the decoder, which is written in C, then runs out of its stack.
+    """
+    _check_depth(text)
     return json.loads(text, parse_float=Decimal, parse_constant=_refuse, object_pairs_hook=_unique)  # type: ignore[no-any-return]
+
+
+def _check_depth(text: str | bytes) -> None:
+    whole = text if isinstance(text, str) else text.decode(errors="replace")
+    if whole.count("[") + whole.count("{") <= DEPTH_MAX:
+        return
+    depth = 0
+    for found in _BRACKETS.finditer(whole):
+        match found.group():
+            case "[" | "{":
+                depth += 1
+                if depth > DEPTH_MAX:
+                    raise RecursionError(f"JSON is nested more than {DEPTH_MAX} levels deep")
+            case "]" | "}":
+                depth -= 1
 
 
 def stored_json(text: str) -> Json:

@@ -149,7 +149,7 @@ async def test_when_few_positions_are_open_the_demo_opens_others(
 async def open_positions(services: Services, owner: asyncpg.Connection) -> list[Position]:
     ids = [row["id"] for row in await owner.fetch("SELECT id FROM positions WHERE closed_at IS NULL")]
     async with services.database.reading("*") as connection:
-        return list((await reads.fetch_many(connection, "*", ids)).values())
+        return list((await reads.fetch_many(connection, "*", services.holders, ids)).values())
 
 
 async def test_the_demo_goes_on_when_its_connections_were_cut(

@@ -1,5 +1,7 @@
 """The canonical spelling of JSON: RFC 8785 with exact numbers."""
 
+import json
+import sys
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -154,3 +156,21 @@ def test_times_are_whole_microseconds_whatever_their_zone() -> None:
 def test_a_time_without_a_zone_is_refused() -> None:
     with pytest.raises(NotCanonical, match="zone"):
         micros(datetime(2026, 3, 1))  # noqa: DTZ001
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[" * 501 + "]" * 501, b"[" * 2_000])
+def test_what_is_nested_too_deeply_is_refused_whatever_the_interpreters_limit(text: str | bytes) -> None:
+    """Some libraries raise that limit for the whole process."""
+    kept = sys.getrecursionlimit()
+    sys.setrecursionlimit(1_000_000)
+    try:
+        with pytest.raises(RecursionError):
+            parse_json(text)
+    finally:
+        sys.setrecursionlimit(kept)
+
+
+def test_brackets_in_strings_are_no_levels() -> None:
+    flat = json.dumps(["[{" * 1_000, 'a "quoted" [' * 1_000, "\\"])
+    assert parse_json(flat) == json.loads(flat)
+    assert parse_json("[" * 500 + "]" * 500)
