@@ -30,8 +30,8 @@ class NotCanonical(ValueError):
 def parse_json(text: str | bytes) -> Json:
     """JSON text with every fraction as `Decimal`; NaN, Infinity and duplicate keys are refused.
 
-    Raises `RecursionError` for what is nested too deeply, whatever the interpreter's own limit: libraries raise that, and
-    the decoder, which is written in C, then runs out of its stack.
+    Raises `RecursionError` for what is nested too deeply, whatever the interpreter's own limit: libraries raise
+    that, and the decoder, which is written in C, then runs out of its stack.
     """
     _check_depth(text)
     return json.loads(text, parse_float=Decimal, parse_constant=_refuse, object_pairs_hook=_unique)  # type: ignore[no-any-return]
