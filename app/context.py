@@ -109,7 +109,8 @@ class Context:
         if found is None:
             found = DataLoader(load_fn=partial(self._load_many, loader, args))
             self._loaders[loader, args] = found
-        return await found.load(key)
+        # Shielded: graphql-core cancels what a null has made needless, and others may wait for the same answer.
+        return await asyncio.shield(found.load(key))
 
     async def _load_many(self, loader: Loader, args: tuple[Any, ...], keys: Sequence[Any]) -> Sequence[Any]:
         answers = await loader(self, keys, *args)

@@ -5,6 +5,7 @@ from typing import Any
 
 from graphql import GraphQLError, Undefined, located_error
 from graphql.execution.executor import Executor
+from graphql.pyutils import inspect
 
 from app.engine.levels import Level
 from app.engine.plans import Output, Planned, Selection
@@ -153,7 +154,7 @@ class Completer:
             if is_type_of(value, None):  # type: ignore[arg-type]
                 kept.append(place)
             else:
-                words = f"Expected value of type '{selection.type.name}' but got: {value!r}."
+                words = f"Expected value of type '{selection.type.name}' but got: {inspect(value)}."
                 self.note(GraphQLError(words, planned.nodes), planned, level, place)
         return kept
 
