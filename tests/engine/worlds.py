@@ -1,13 +1,14 @@
 """A ledger with something of everything in it, and one document executed twice: by graphql-core and by plans."""
 
+import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphql import DocumentNode, parse, validate
+from graphql import DocumentNode, parse, print_ast, validate
 from graphql.execution import ExecutionResult
 from strawberry.extensions import SchemaExtension
 
@@ -69,10 +70,14 @@ class Both:
 
     def parsed(self, text: str) -> DocumentNode:
         """The document; fails when it is not valid."""
-        document = parse(text, no_location=False)
-        mistakes = validate(self.slow._schema, document)
-        assert not mistakes, f"{mistakes[0]}\n{text}"
+        document = parse(text)
+        self.validate(document)
         return document
+
+    def validate(self, document: DocumentNode) -> None:
+        """Fails when it is not valid."""
+        mistakes = validate(self.slow._schema, document)
+        assert not mistakes, f"{mistakes[0]}\n{print_ast(document)}"
 
     async def by_core(
         self, services: Services, document: DocumentNode, variables: Mapping[str, Any], by: Principal
@@ -126,6 +131,18 @@ def _removed(data: Any, path: list[str | int]) -> list[str | int] | None:
             return path[:depth]
         data = data[key]
     return None
+
+
+async def patiently(*awaitables: Awaitable[Any]) -> list[Any]:
+    """For graphql-core's gather_with_cancel: lets the others end before it tells what failed first.
+
+    Cancelled in the midst of a statement, one field would take the operation's connection from all the others.
+    """
+    found = await asyncio.gather(*awaitables, return_exceptions=True)
+    for one in found:
+        if isinstance(one, BaseException):
+            raise one
+    return found
 
 
 @asynccontextmanager
