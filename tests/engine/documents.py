@@ -30,7 +30,10 @@ T = TypeVar("T")
 FIELDS_MAX = 36
 DEPTH_MAX = 7
 # Where a field leads is mostly what a page is asked for.
-FAVOURED = ("edges", "node", "positions", "position", "events", "ledgerEvents", "ledgerEvent", "asset")
+FAVOURED = (
+    *("edges", "node", "positions", "position", "events", "event", "ledgerEvents", "ledgerEvent", "asset"),
+    *("results", "fundPosition", "releasePosition", "createPosition", "transitionPositions"),
+)
 SIZES = (*(2, 1, 3) * 6, 0, 0, 5, 5, -1, 501)
 
 # How often an argument is given, in so many of a hundred. Most cursors belong to another list and are refused.
