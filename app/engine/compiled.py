@@ -1,12 +1,14 @@
 """The schema extension that runs queries and mutations by compiled plans, and leaves the rest to graphql-core."""
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping
 from typing import Any
 
+import strawberry
 from graphql import DocumentNode, ExecutionResult, GraphQLError
 from graphql.execution.executor import Executor
 from strawberry.extensions import SchemaExtension
+from strawberry.extensions.directives import DirectivesExtension
 
 from app.engine.breadth import Breadth
 from app.engine.plans import Compiler, Plan, conditions_of, is_planned
@@ -22,6 +24,9 @@ class Plans:
         self._plans: OrderedDict[Hashable, Plan] = OrderedDict()
         # Documents are kept beside what was found of them, so that an id is never another document's.
         self._conditions: OrderedDict[int, tuple[DocumentNode, tuple[str, ...] | None]] = OrderedDict()
+        # The extensions that were looked at, and whether one of them wants to see every field being resolved.
+        self._extensions: Iterable[object] | None = None
+        self._hooked = False
         self.compiled = 0
         self.used = 0
         self.fallbacks = 0
@@ -35,6 +40,14 @@ class Plans:
             if len(self._conditions) > self._plans_max:
                 self._conditions.popitem(last=False)
         return known[1]
+
+    def hooked(self, schema: strawberry.Schema) -> bool:
+        """Whether an extension of the schema wants to see every field being resolved: plans would pass it by."""
+        if self._extensions is not schema.extensions:
+            extensions = [one for one in schema.get_extensions() if not isinstance(one, DirectivesExtension)]
+            self._hooked = any(one._implements_resolve() for one in extensions)
+            self._extensions = schema.extensions
+        return self._hooked
 
     def plan(self, key: Hashable, compile_: Callable[[], Plan]) -> Plan:
         """The plan kept under `key`, compiled when there is none."""
@@ -70,7 +83,7 @@ class Compiled(SchemaExtension):
     async def _executed(self, document: DocumentNode) -> ExecutionResult | None:
         context, plans = self.execution_context, self._plans
         conditions = plans.conditions(document)
-        if conditions is None:
+        if conditions is None or plans.hooked(context.schema):
             plans.fallbacks += 1
             return None
         executor = Executor.build(

@@ -29,6 +29,7 @@ from graphql import (
 )
 from graphql.execution.collect_fields import FieldDetails, collect_fields, collect_subfields
 from graphql.execution.executor import Executor
+from strawberry.types.field import StrawberryField
 
 from app.engine.calls import Resolve, call_of, strawberry_field
 from app.engine.columns import Column, column_of
@@ -155,7 +156,7 @@ class Compiler:
             output = self._output(definition.type, details)
             planned = Planned(key, name, details, nodes, type_, definition, output)
             planned.typename = type_.name if name == "__typename" else None
-            planned.attribute = None if planned.typename else attribute_of(definition)
+            planned.attribute = None if planned.typename else attribute_of(self._schema, definition)
             if planned.attribute is None and planned.typename is None:
                 planned.resolve = call_of(self._schema, definition)
             if output.selection is not None and output.selection.is_plain:
@@ -176,10 +177,19 @@ class Compiler:
         return Output(non_null, selection=self.selection(inner, details))
 
 
-def attribute_of(definition: GraphQLField) -> str | None:
-    """The attribute a field is, when Strawberry itself calls it basic: no resolver, permission or extension."""
+def attribute_of(schema: GraphQLSchema, definition: GraphQLField) -> str | None:
+    """The attribute a field is, when Strawberry itself would only read it.
+
+    That is: no resolver, permission or extension, no field class of its own, and nothing in the schema's configuration
+    that stands between an attribute and the answer.
+    """
     found = strawberry_field(definition)
     if found is None or not found.is_basic_field or definition.args:
+        return None
+    if type(found) is not StrawberryField or found.default_resolver is not getattr:
+        return None
+    strawberrys: Any = getattr(schema, "_strawberry_schema", None)
+    if strawberrys is None or strawberrys.exception_handlers:
         return None
     return found.python_name if getattr(definition.resolve, "_is_default", False) else None
 

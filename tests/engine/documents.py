@@ -128,7 +128,7 @@ class Author:
             return f"...{self._condition()} {self.selection(type_, depth, aliased=aliased)}"
         if kind == 22:
             return f"... on {type_.name}{self._condition()} {self.selection(type_, depth, aliased=aliased)}"
-        if kind == 21 and not aliased:
+        if kind == 21 and not aliased and not type_.name.startswith("__"):
             return f"...{self._fragment(type_, depth)}{self._condition()}"
         if kind == 20 and getattr(type_, "interfaces", ()):
             return f"... on {type_.interfaces[0].name}{self._condition()} {{ id }}"
@@ -159,7 +159,9 @@ class Author:
         # Two of one key must ask the same; one in a while does so on purpose.
         key = self._key(name, aliased=aliased or bool(arguments) or self.seldom(6))
         named = get_named_type(definition.type)
-        below = "" if is_leaf_type(named) else " " + self.selection(named, depth - 1)
+        # A rule of graphql-core's refuses types of fields of types of fields.
+        deep = min(depth - 1, 3) if name.startswith("__") else depth - 1
+        below = "" if is_leaf_type(named) else " " + self.selection(named, deep)
         whole = f"{key}{arguments}{self._condition()}{below}"
         return f"{whole} {whole}" if self.seldom(24) else whole
 
@@ -309,3 +311,20 @@ def objects(schema: GraphQLSchema) -> list[GraphQLObjectType]:
         for t in schema.type_map.values()
         if isinstance(t, GraphQLObjectType) and not t.name.startswith("__")
     ]
+
+
+def reachable(schema: GraphQLSchema) -> set[tuple[str, str]]:
+    """Every field of ours that a query can ask for, by its type."""
+    found: set[tuple[str, str]] = set()
+    waiting: list[Any] = [schema.query_type]
+    seen: set[str] = set()
+    while waiting:
+        type_ = waiting.pop()
+        if type_.name in seen or not hasattr(type_, "fields"):
+            continue
+        seen.add(type_.name)
+        waiting += schema.get_possible_types(type_) if is_abstract_type(type_) else ()
+        for name, definition in type_.fields.items():
+            found.add((type_.name, name))
+            waiting.append(get_named_type(definition.type))
+    return found

@@ -76,6 +76,8 @@ class Faults:
         self._resolvers: dict[int, Fault] = {}
         self.places: dict[tuple[str, str], tuple[type | None, StrawberryField]] = {}
         self._slowly = False
+        # Levels that were read directly, without objects.
+        self.read_directly = 0
 
     def attribute(self, owner: type, name: str, source: object) -> Fault | None:
         """The fault in an attribute of an object."""
@@ -208,7 +210,6 @@ class _Careful(Direct):
 
     def __init__(self, faults: Faults, field: StrawberryField, direct: Direct) -> None:
         self._faults, self._field, self._direct = faults, field, direct
-        self.read_count = 0
 
     def takes(self, arguments: Mapping[str, Any], wanted: Any) -> bool:
         return not self._faults.slowly and self._direct.takes(arguments, wanted)
@@ -217,6 +218,6 @@ class _Careful(Direct):
         self, context: Any, sources: Sequence[Any], arguments: Mapping[str, Any], wanted: Any
     ) -> list[Any]:
         answer = await self._direct.read(context, sources, arguments, wanted)
-        self.read_count += 1
+        self._faults.read_directly += 1
         fault = self._faults.whole(self._field)
         return answer if fault is None else fault.instead(answer)

@@ -12,7 +12,7 @@ import pytest
 from graphql import parse
 from graphql.execution import executor
 
-from tests.engine.documents import Author, Document
+from tests.engine.documents import Author, Document, reachable
 from tests.engine.faults import KINDS, Fault, Faults, planted
 from tests.engine.worlds import Both, World, answer_of, patiently, world
 
@@ -23,6 +23,8 @@ FAULTS = (0, 0, 1, 2, 3)
 CHANGING = frozenset({"Query.auditEvents"})
 # Validating costs as much as all the rest: so many are taken on trust between two that are not.
 VALIDATED_EVERY = 5
+# So many ask for every field there is.
+FULL = 2_000
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,11 @@ async def test_generated_documents_are_answered_alike(both: Both, there: World, 
             different.append(f"{told}\n  plans: {fast}\n  graphql-core: {slow}\n")
         asked |= document.asked
         seen += Counter(errors=bool(slow[1]), faults=bool(injected), data=slow[0] != "null")
-    print(seen, len(asked))
     words = "\n".join(sorted(different, key=len)[:3])
     assert not different, f"{len(different)} of {DOCUMENTS} differ; ESCROWGRID_SEED={SEED}\n{words}"
     assert both.plans.fallbacks == 0
+    if DOCUMENTS >= FULL:
+        missing = reachable(both.slow._schema) - asked
+        assert not missing, f"nobody asked for {sorted(missing)}"
+        assert min(seen.values()) > DOCUMENTS / 5, f"something of everything: {seen}"
+        assert faults.read_directly > DOCUMENTS / 100

@@ -5,6 +5,8 @@ import os
 import random
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 from tests.reliability.processes import end_with_parent
 from tests.reliability.site import Site
@@ -21,7 +23,7 @@ async def money_is_conserved(tally: Tally, limit: Limit, _site: Site) -> None:
     examples = EXAMPLES_FIRST
     while limit.more(tally.reached):
         began = time.monotonic()
-        said = await _run(examples)
+        said = await pytest_said([MACHINE], ESCROWGRID_EXAMPLES=str(examples))
         if said:
             tally.violate(said)
             return
@@ -33,15 +35,15 @@ async def money_is_conserved(tally: Tally, limit: Limit, _site: Site) -> None:
             return
 
 
-async def _run(examples: int) -> str:
+async def pytest_said(files: Sequence[Path], **environment: str) -> str:
     """What pytest said at the end of a failed run; nothing when all was well."""
-    command = ("-m", "pytest", str(MACHINE), "-q", "-x", "--timeout=0", "-p", "no:cacheprovider")
+    command = ("-m", "pytest", *map(str, files), "-q", "-x", "--timeout=0", "-p", "no:cacheprovider")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *command,
         f"--hypothesis-seed={random.randrange(2**32)}",
         cwd=ROOT,
-        env={**plain_environment(), "ESCROWGRID_EXAMPLES": str(examples), "PYTHONPATH": str(ROOT)},
+        env={**plain_environment(), "PYTHONPATH": str(ROOT), **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         preexec_fn=end_with_parent if os.name == "posix" else None,

@@ -20,6 +20,7 @@ from tests.reliability import rearranging, tampering
 from tests.reliability.apart import subscriptions_apart
 from tests.reliability.conservation import money_is_conserved
 from tests.reliability.crash import crash_database, kill_servers
+from tests.reliability.equality import answered_alike
 from tests.reliability.expiry import deadlines
 from tests.reliability.fairness import flooding
 from tests.reliability.hot import hot_positions
@@ -94,6 +95,7 @@ def rows(seconds: float) -> list[Row]:
         Row("crash of the database", "crashes", 1.5, crash_database),
         Row("hot positions", "operations", 2, hot_positions),
         Row("money is conserved", "runs", 2, money_is_conserved),
+        Row("plans and graphql-core", "documents", 1.5, answered_alike),
         Row("resuming when killed", "kills", 0.4, resume),
     ]
 
