@@ -206,7 +206,9 @@ class _Conditions(Visitor):
         """Any other directive is left to graphql-core."""
         if node.name.value not in ("skip", "include"):
             self.others = True
-        self.names |= {arg.value.name.value for arg in node.arguments if isinstance(arg.value, VariableNode)}
+        self.names |= {
+            arg.value.name.value for arg in node.arguments or () if isinstance(arg.value, VariableNode)
+        }
 
 
 def conditions_of(document: DocumentNode) -> tuple[str, ...] | None:

@@ -27,7 +27,7 @@ from graphql import (
 )
 
 T = TypeVar("T")
-FIELDS_MAX = 36
+FIELDS_MAX = 26
 DEPTH_MAX = 7
 # Where a field leads is mostly what a page is asked for.
 FAVOURED = (
@@ -102,6 +102,10 @@ class Author:
     def seldom(self, one_in: int) -> bool:
         """Once in so many times."""
         return self.pick(one_in) == 0
+
+    def literal(self, name: str, type_: Any) -> str:
+        """A value of an input type."""
+        return self._literal(name, type_, 3, plain=True)
 
     def _document(self, kind: str, selection: str) -> Document:
         name = "" if self.seldom(4) else " Q"

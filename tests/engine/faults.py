@@ -190,7 +190,9 @@ def _wrap(faults: Faults, field: StrawberryField, seen: set[object], undo: list[
 
         async def wrapper(*args: Any, **given: Any) -> Any:
             fault = faults.resolver(field, args[0] if takes_source else None)
-            return await plain(*args, **given) if fault is None else fault.instead(await plain(*args, **given))
+            return (
+                await plain(*args, **given) if fault is None else fault.instead(await plain(*args, **given))
+            )
     else:
 
         def wrapper(*args: Any, **given: Any) -> Any:

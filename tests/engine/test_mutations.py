@@ -88,7 +88,9 @@ def inputs(names: Names) -> Mapping[str, Callable[[Author], str]]:
 
     def transition(author: Author) -> str:
         state = author.one(("FUNDED", "PARTIALLY_RELEASED", "RELEASED", "CANCELLED"))
-        return move(author, f', toState: {state}, amount: "0.25"' if author.pick(2) else f", toState: {state}")
+        return move(
+            author, f', toState: {state}, amount: "0.25"' if author.pick(2) else f", toState: {state}"
+        )
 
     def create(author: Author) -> str:
         reference = f', externalReference: "x{author.pick(300)}"' if author.seldom(3) else ""
@@ -148,7 +150,9 @@ async def test_generated_mutations_are_answered_alike(
         theirs = {name: id for id, name in named_there.ids.items()}
 
         def translated(text: str, theirs: Mapping[str, str] = theirs) -> str:
-            return ID.sub(lambda found: json.dumps(theirs.get(named_here.ids.get(found[1], ""), found[1])), text)
+            return ID.sub(
+                lambda found: json.dumps(theirs.get(named_here.ids.get(found[1], ""), found[1])), text
+            )
 
         text = translated(document.text)
         variables = json.loads(translated(json.dumps(document.variables)))
@@ -161,7 +165,9 @@ async def test_generated_mutations_are_answered_alike(
         one = [named_here.plain(told[0]), sorted(named_here.plain(str(e[:2])) for e in told[1])]
         other = [named_there.plain(by_plans[0]), sorted(named_there.plain(str(e[:2])) for e in by_plans[1])]
         words = f"{document.text}\n{dict(document.variables)} as {here.askers[asker].role}, {injected}"
-        assert other == one, f"ESCROWGRID_SEED={SEED}, document {number}\n{words}\n  plans: {other}\n  graphql-core: {one}"
+        assert other == one, (
+            f"ESCROWGRID_SEED={SEED}, document {number}\n{words}\n  plans: {other}\n  graphql-core: {one}"
+        )
     assert both.plans.fallbacks == 0
     footprints = []
     for one, names in ((here, named_here), (there, named_there)):

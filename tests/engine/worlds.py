@@ -28,15 +28,18 @@ CURSOR = re.compile(r'"(?:cursor|startCursor|endCursor)": "([^"]+)"')
 ID = re.compile(r'"((?:inst|key|tmpl|ast|pos|pol|aud|evt|whe|whd)_[0-9a-z]{26})"')
 TIME = re.compile(r'"(\d{4}-\d\d-\d\dT[^"]+Z)"')
 LISTS = ("positions", "ledgerEvents", "assets", "assetTemplates", "policies", "institutions", "apiKeys")
-EVERYTHING = "{ %s auditEvents(first: 20) { edges { cursor node { id } } } webhookEndpoints { edges { node { id } } } }" % (
-    " ".join(
-        f"{name}(first: 40) {{ edges {{ cursor node {{ id {'recordedAt' if name == 'ledgerEvents' else 'createdAt'} }} }} }}"
-        for name in LISTS
+EVERYTHING = (
+    "{ %s auditEvents(first: 20) { edges { cursor node { id } } } webhookEndpoints { edges { node { id } } } }"
+    % (
+        " ".join(
+            f"{name}(first: 40) {{ edges {{ cursor node {{ id {'recordedAt' if name == 'ledgerEvents' else 'createdAt'} }} }} }}"
+            for name in LISTS
+        )
     )
 )
 ENDPOINT = (
     'mutation($i: ID!) { createWebhookEndpoint(input: {institutionId: $i, url: "https://example.com/hook", '
-    "description: \"d\"}) { userErrors { code message } } }"
+    'description: "d"}) { userErrors { code message } } }'
 )
 
 
@@ -89,13 +92,16 @@ class Both:
         self, services: Services, document: DocumentNode, variables: Mapping[str, Any], by: Principal
     ) -> Any:
         """The plans' answer."""
-        return await self._run(
-            self.fast, [lambda: Compiled(self.plans)], services, document, variables, by
-        )
+        return await self._run(self.fast, [lambda: Compiled(self.plans)], services, document, variables, by)
 
     @staticmethod
     async def _run(
-        on: Schema, extensions: list[Any], services: Services, document: DocumentNode, variables: Any, by: Principal
+        on: Schema,
+        extensions: list[Any],
+        services: Services,
+        document: DocumentNode,
+        variables: Any,
+        by: Principal,
     ) -> Any:
         handed = _Parsed()
         handed.document = document
@@ -154,7 +160,10 @@ async def world(admin_url: str, template: str) -> AsyncIterator[World]:
 
 async def filled(services: Services) -> World:
     """What is in it."""
-    places = [await factories.place(services), await factories.place(services, name="Bond & Co", currency="EUR")]
+    places = [
+        await factories.place(services),
+        await factories.place(services, name="Bond & Co", currency="EUR"),
+    ]
     for number, place in enumerate(places):
         await factories.policy(services, place.institution.id, allowed_currencies=["USD", "EUR"])
         await factories.key(services, place.institution.id, Role.OPERATOR)
