@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
-from benchmarks import anchoring, fanout, nested, rls, writes
+from benchmarks import anchoring, dashboard, fanout, nested, rls, writes
 from benchmarks.machine import Row, show
 
 ALL = {
+    "dashboard": dashboard.rows,
     "nested": nested.rows,
     "writes": writes.rows,
     "fanout": fanout.rows,

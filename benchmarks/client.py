@@ -27,6 +27,13 @@ class Client:
 
     async def ask(self, query: str, **variables: Any) -> Any:
         """The answer's data; raises when there are errors."""
+        answer = json.loads(await self.page(query, **variables))
+        if answer.get("errors"):
+            raise RuntimeError(answer["errors"])
+        return answer["data"]
+
+    async def page(self, query: str, **variables: Any) -> bytes:
+        """The answer's body as it came."""
         body = json.dumps({"query": query, "variables": variables}).encode()
         self._writer.write(self._head + str(len(body)).encode() + b"\r\n\r\n" + body)
         head = await self._reader.readuntil(b"\r\n\r\n")
@@ -35,10 +42,7 @@ class Client:
             for line in head.split(b"\r\n")
             if line.lower().startswith(b"content-length:")
         )
-        answer = json.loads(await self._reader.readexactly(length))
-        if answer.get("errors"):
-            raise RuntimeError(answer["errors"])
-        return answer["data"]
+        return await self._reader.readexactly(length)
 
 
 async def place(client: Client) -> tuple[str, str]:

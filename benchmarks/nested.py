@@ -26,7 +26,8 @@ PAGE = """{ positions(first: 50) { edges { node { id state held amount currency 
 ASKED_EACH = 15
 
 
-async def _filled(services: Services) -> None:
+async def filled(services: Services) -> None:
+    """One institution's 50 positions with 10 events each."""
     place = (await Story()._found(services, WORLD[0]))[0]
     pair = await services.assets.get(services.database, "*", place.asset.id)
     asker = Asker(root(), "req_bench", services.clock(), services.ids, services.lifecycles)
@@ -59,7 +60,7 @@ async def _measured(settings: Settings, address: object, runs: int) -> list[Row]
     planned, core = schema.build(settings), schema.build(settings)
     core.extensions = core.extensions[:-1]
     async with parts.running():
-        await _filled(parts.services)
+        await filled(parts.services)
         times: dict[str, list[float]] = {"plans": [], "core": []}
         for _ in range(runs):
             answers = []

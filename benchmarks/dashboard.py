@@ -1,0 +1,113 @@
+"""The dashboard's page of 50 positions with 10 events each over HTTP: ours, PostGraphile's and Mercurius's."""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from app.main import assemble
+from app.settings import Settings
+from app.storage.database import Address
+from app.storage.provide import provide
+from benchmarks.client import Client
+from benchmarks.machine import Row, median
+from benchmarks.nested import PAGE, filled
+from benchmarks.peers import node
+from benchmarks.server import ROOT_KEY, Served, serving
+
+SECONDS_EACH = 2.0
+CONNECTIONS = (1, 8)
+POOL = 8
+# The same page in the words of the schema that PostGraphile makes of the tables; our id is its rowId.
+POSTGRAPHILE = """{ allPositions(first: 50, orderBy: CREATED_AT_DESC) { edges { node { rowId state held amount currency
+  assetByInstitutionIdAndAssetId { label assetTemplateByInstitutionIdAndTemplateId { code } }
+  institutionByInstitutionId { name } ledgerEventsByInstitutionIdAndPositionId(first: 10) { edges { node {
+  sequence newState amountMoved recordedAt held } } } } } } }"""
+MERCURIUS = PAGE
+EVENTS_TOLD = 500
+
+
+async def _rate(served: Served, document: str, connections: int) -> tuple[float, float, int]:
+    """Pages a second, CPU milliseconds of the server for each, and how many were not as they should be."""
+    clients = [await Client(served.port, ROOT_KEY).open() for _ in range(connections)]
+    done = wrong = 0
+    end = time.perf_counter() + SECONDS_EACH
+
+    async def ask(client: Client) -> None:
+        nonlocal done, wrong
+        while time.perf_counter() < end:
+            body = await client.page(document)
+            done += 1
+            wrong += body.count(b'"recordedAt"') != EVENTS_TOLD
+
+    cpu, began = served.cpu_seconds, time.perf_counter()
+    await asyncio.gather(*(ask(client) for client in clients))
+    seconds = time.perf_counter() - began
+    for client in clients:
+        await client.close()
+    return done / seconds, (served.cpu_seconds - cpu) / max(done, 1) * 1000, wrong
+
+
+async def _measured(servers: dict[str, tuple[Served, str]], runs: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"errors": 0}
+    for run in range(runs + 1):
+        for connections in CONNECTIONS:
+            for name, (served, document) in servers.items():
+                rate, cpu, wrong = await _rate(served, document, connections)
+                # The first run only warms up.
+                if run:
+                    found.setdefault((name, connections, "rate"), []).append(rate)
+                    found.setdefault((name, connections, "cpu"), []).append(cpu)
+                    found["errors"] += wrong
+    return found
+
+
+async def _fill(settings: Settings, address: Address) -> None:
+    parts = assemble(settings, address)
+    async with parts.running():
+        await filled(parts.services)
+
+
+def rows(runs: int) -> list[Row]:
+    """The rows of this benchmark."""
+    why_not = node.missing()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="escrowgrid-bench-")))
+        folder.chmod(0o711)
+        settings = Settings(data_dir=folder, root_api_key=SecretStr(ROOT_KEY))
+        address = stack.enter_context(provide(settings))
+        asyncio.run(_fill(settings, address))
+        ours = stack.enter_context(
+            serving(STORE_BACKEND="postgres", DATABASE_URL=address.url, POOL_SIZE_MAX=str(POOL))
+        )
+        servers = {"ours": (ours, PAGE)}
+        if not why_not:
+            for name, document in (("postgraphile", POSTGRAPHILE), ("mercurius", MERCURIUS)):
+                peer = stack.enter_context(node.peer(name, address.owner_url or address.url, POOL))
+                servers[name] = (peer, document)
+        found = asyncio.run(_measured(servers, runs))
+    return [_row(found, list(servers), why_not)]
+
+
+def _row(found: dict[str, Any], names: Sequence[str], why_not: str) -> Row:
+    most = CONNECTIONS[-1]
+    figures = {}
+    for name in names:
+        label = "" if name == "ours" else f"{name}_"
+        for connections in CONNECTIONS:
+            figures[f"{label}per_second_{connections}"] = median(found[name, connections, "rate"])
+        figures[f"{label}cpu_ms"] = median(found[name, most, "cpu"])
+    for name in names[1:]:
+        ratio = figures[f"per_second_{most}"] / figures[f"{name}_per_second_{most}"]
+        figures[f"vs_{name}"] = round(ratio, 2)
+    if why_not:
+        note = f"without PostGraphile and Mercurius: {why_not}"
+    else:
+        note = ", ".join(f"{name} {version}" for name, version in node.versions().items())
+    return Row("nested_50x10", figures, found["errors"], note)
+

@@ -1,0 +1,41 @@
+// PostGraphile 5 on the ledger's own tables, as their owner: no tenant policy stands in its way.
+import { createServer } from "node:http";
+import { grafserv } from "postgraphile/grafserv/node";
+import { makePgService } from "postgraphile/adaptors/pg";
+import { PostGraphileAmberPreset } from "postgraphile/presets/amber";
+import { postgraphile } from "postgraphile";
+import utils from "postgraphile/utils";
+
+// It asks for Node 22; this is all that it needs of it here.
+Promise.withResolvers ??= function () {
+  let resolve, reject;
+  const promise = new this((yes, no) => ((resolve = yes), (reject = no)));
+  return { promise, resolve, reject };
+};
+
+const [, , url, port, pool] = process.argv;
+const smartTags = utils.jsonPgSmartTags;
+const preset = {
+  extends: [PostGraphileAmberPreset],
+  plugins: [
+    // The ledger's events have no foreign keys; what they belong to has to be told.
+    smartTags({
+      version: 1,
+      config: {
+        class: {
+          ledger_events: {
+            tags: { foreignKey: "(institution_id, position_id) references positions (institution_id, id)" },
+          },
+          positions: { tags: { foreignKey: "(institution_id) references institutions (id)" } },
+        },
+      },
+    }),
+  ],
+  pgServices: [makePgService({ connectionString: url, schemas: ["public"], poolConfig: { max: Number(pool) } })],
+  grafserv: { watch: false, graphiql: false, websockets: false },
+  grafast: { explain: false },
+};
+const instance = postgraphile(preset);
+const server = createServer();
+instance.createServ(grafserv).addTo(server);
+server.listen(Number(port), "127.0.0.1");
