@@ -1,11 +1,9 @@
 """The dashboard's page of 50 positions with 10 events each over HTTP: ours, PostGraphile's and Mercurius's."""
 
 import asyncio
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
@@ -13,12 +11,11 @@ from pydantic import SecretStr
 from app.main import assemble
 from app.settings import Settings
 from app.storage.database import Address
-from app.storage.provide import provide
 from benchmarks.client import Client
 from benchmarks.machine import Row, median
 from benchmarks.nested import PAGE, filled
 from benchmarks.peers import node
-from benchmarks.server import ROOT_KEY, Served, serving
+from benchmarks.server import ROOT_KEY, Served, database, serving
 
 SECONDS_EACH = 2.0
 CONNECTIONS = (1, 8)
@@ -77,14 +74,9 @@ def rows(runs: int) -> list[Row]:
     """The rows of this benchmark."""
     why_not = node.missing()
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="escrowgrid-bench-")))
-        folder.chmod(0o711)
-        settings = Settings(data_dir=folder, root_api_key=SecretStr(ROOT_KEY))
-        address = stack.enter_context(provide(settings))
-        asyncio.run(_fill(settings, address))
-        ours = stack.enter_context(
-            serving(STORE_BACKEND="postgres", DATABASE_URL=address.url, POOL_SIZE_MAX=str(POOL))
-        )
+        address = stack.enter_context(database())
+        asyncio.run(_fill(Settings(root_api_key=SecretStr(ROOT_KEY)), address))
+        ours = stack.enter_context(serving(address, POOL_SIZE_MAX=str(POOL)))
         servers = {"ours": (ours, PAGE)}
         if not why_not:
             for name, document in (("postgraphile", POSTGRAPHILE), ("mercurius", MERCURIUS)):
@@ -110,4 +102,3 @@ def _row(found: dict[str, Any], names: Sequence[str], why_not: str) -> Row:
     else:
         note = ", ".join(f"{name} {version}" for name, version in node.versions().items())
     return Row("nested_50x10", figures, found["errors"], note)
-

@@ -13,6 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
+from pydantic import SecretStr
+
+from app.settings import Settings
+from app.storage.database import Address
+from app.storage.provide import provide
+
 ROOT_KEY = "root-key-of-the-benchmarks"
 START_SECONDS_MAX = 60
 
@@ -37,8 +43,19 @@ class Served:
 
 
 @contextmanager
-def serving(**settings: str) -> Iterator[Served]:
-    """A running server."""
+def database() -> Iterator[Address]:
+    """A durable PostgreSQL in a folder that goes away, for servers of ours and of others."""
+    with tempfile.TemporaryDirectory(prefix="escrowgrid-bench-") as folder:
+        Path(folder).chmod(0o711)
+        with provide(Settings(data_dir=Path(folder), root_api_key=SecretStr(ROOT_KEY))) as address:
+            yield address
+
+
+@contextmanager
+def serving(address: Address | None = None, **settings: str) -> Iterator[Served]:
+    """A running server, on that database or on one of its own."""
+    if address is not None:
+        settings |= {"STORE_BACKEND": "postgres", "DATABASE_URL": address.url}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -5,9 +5,11 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from app.storage.database import Address
 from benchmarks.client import Client, place
 from benchmarks.machine import Row, median
-from benchmarks.server import ROOT_KEY, Served, serving
+from benchmarks.peers import node, sql
+from benchmarks.server import ROOT_KEY, Served, database, serving
 
 CREATE = (
     "mutation($i: CreatePositionInput!) { done: createPosition(input: $i) { position { id state version } cursor "
@@ -27,6 +29,7 @@ LIST = (
 )
 POSITIONS = 1_500
 LIST_SIZE = 100
+NAIVE_POSITIONS = 500
 
 Job = tuple[str, dict[str, Any]]
 
@@ -72,7 +75,7 @@ def figures(served: Served, count: int, tally: Tally, seconds: float, cpu: float
     }
 
 
-async def measured(served: Served, runs: int) -> list[Row]:
+async def measured(served: Served, address: Address, runs: int) -> list[Row]:
     """Each figure is the median of its runs, which take turns."""
     root = await Client(served.port, ROOT_KEY).open()
     found: dict[str, list[dict[str, float]]] = {}
@@ -89,17 +92,47 @@ async def measured(served: Served, runs: int) -> list[Row]:
             errors += tally.errors
             return tally.answers
 
-        await _steps(step, asset)
+        ids = await _steps(step, asset)
+        viewer = (await clients[0].ask("{ viewer { institution { id } } }"))["viewer"]
         for client in clients:
             await client.close()
+        direct = await sql.transitions(
+            address.owner_url or address.url, viewer["institution"]["id"], ids, LIST_SIZE, 2
+        )
+        found["transition_batch"][-1]["sql_per_second"] = round(direct, 1)
+        with node.naive(address.owner_url or address.url) as naive:
+            found.setdefault("transition_naive", []).append(await _naive(naive))
     await root.close()
-    return [
-        Row(name, {key: median([one[key] for one in many]) for key in many[0]}, errors)
-        for name, many in found.items()
-    ]
+    return [_row(name, many, errors) for name, many in _compared(found).items()]
 
 
-async def _steps(step: Callable[..., Awaitable[list[Any]]], asset: str) -> None:
+async def _naive(served: Served) -> dict[str, float]:
+    clients = [await Client(served.port, "").open() for _ in range(64)]
+    terms = {"assetId": "a", "holderReference": "BENCH", "currency": "USD", "amount": "100000.00"}
+    made, _ = await load(clients, [(CREATE, terms)] * NAIVE_POSITIONS)
+    ids = [answer["position"]["id"] for answer in made.answers]
+    cpu = served.cpu_seconds
+    tally, seconds = await load(clients, [(FUND, {"id": id}) for id in ids])
+    assert not tally.errors, "the naive server did what it was asked"
+    for client in clients:
+        await client.close()
+    return figures(served, len(ids), tally, seconds, cpu)
+
+
+def _compared(found: dict[str, list[dict[str, float]]]) -> dict[str, list[dict[str, float]]]:
+    """With the ratio to the peer of the same run."""
+    for ours, naive in zip(found["transition_single_64"], found["transition_naive"], strict=True):
+        naive["vs_naive"] = ours["per_second"] / naive["per_second"]
+    for ours in found["transition_batch"]:
+        ours["vs_sql"] = ours["per_second"] / ours["sql_per_second"]
+    return found
+
+
+def _row(name: str, many: list[dict[str, float]], errors: int) -> Row:
+    return Row(name, {key: median([one[key] for one in many]) for key in many[0]}, errors)
+
+
+async def _steps(step: Callable[..., Awaitable[list[Any]]], asset: str) -> list[str]:
     terms = {"assetId": asset, "holderReference": "BENCH", "currency": "USD", "amount": "100000.00"}
     made = await step("create_single_64", 64, [(CREATE, terms)] * POSITIONS)
     ids = [answer["position"]["id"] for answer in made]
@@ -110,9 +143,10 @@ async def _steps(step: Callable[..., Awaitable[list[Any]]], asset: str) -> None:
     items = [{"id": id, "toState": "PARTIALLY_RELEASED", "amount": "1.00"} for id in ids]
     lists = [(LIST, {"items": items[at : at + LIST_SIZE]}) for at in range(0, len(items), LIST_SIZE)]
     await step("transition_batch", 8, lists * 3, LIST_SIZE)
+    return ids
 
 
 def rows(runs: int) -> list[Row]:
     """The rows of this benchmark."""
-    with serving(RATE_CAPACITY="0") as served:
-        return asyncio.run(measured(served, runs))
+    with database() as address, serving(address, RATE_CAPACITY="0") as served:
+        return asyncio.run(measured(served, address, runs))

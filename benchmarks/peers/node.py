@@ -1,9 +1,10 @@
-"""Peers that run on Node: PostGraphile and Mercurius, on a database of ours, as their own processes."""
+"""Peers as processes of their own on a database of ours: PostGraphile and Mercurius on Node, and the naive server."""
 
 import json
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,10 +40,24 @@ def versions() -> dict[str, str]:
 @contextmanager
 def peer(name: str, database_url: str, pool: int) -> Iterator[Served]:
     """A running peer."""
+    with running(["node", str(FOLDER / f"{name}.mjs"), database_url], [str(pool)]) as served:
+        yield served
+
+
+@contextmanager
+def naive(database_url: str) -> Iterator[Served]:
+    """The naive server, running."""
+    with running([sys.executable, "-m", "benchmarks.peers.naive", database_url], []) as served:
+        yield served
+
+
+@contextmanager
+def running(before: list[str], after: list[str]) -> Iterator[Served]:
+    """A command that is told a port, until the block ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = ["node", str(FOLDER / f"{name}.mjs"), database_url, str(port), str(pool)]
+    command = [*before, str(port), *after]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _await_ready(port, process)
