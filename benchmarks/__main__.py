@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from benchmarks import anchoring, dashboard, fanout, nested, rls, writes
+from benchmarks import anchoring, dashboard, fanout, growth, nested, rls, writes
 from benchmarks.machine import Row, show
 
 ALL = {
@@ -13,6 +13,7 @@ ALL = {
     "fanout": fanout.rows,
     "rls": rls.rows,
     "anchoring": anchoring.rows,
+    "growth": growth.rows,
 }
 
 
@@ -22,10 +23,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the table here")
     parser.add_argument("--runs", type=int, default=5, help="runs of each figure; the median is told")
     parser.add_argument("--only", choices=sorted(ALL), action="append", help="only these")
+    parser.add_argument("--large", action="store_true", help="let the ledger grow to a million events")
     asked = parser.parse_args()
     rows: list[Row] = []
     for name in asked.only or ALL:
-        rows += ALL[name](asked.runs)
+        large = name == "growth" and asked.large
+        rows += growth.grown_to(growth.LARGE) if large else ALL[name](asked.runs)
     show(rows, asked.json)
 
 
