@@ -279,7 +279,7 @@ class Author:
             return json.dumps(self.one(known.times))
         if scalar == "JSONObject":
             return self.one(("{}", '{a: {b: [1, "2", null]}}'))
-        if scalar == "ID" or name in {"id", "eq", "in"} and self.seldom(2):
+        if scalar == "ID" or (name in {"id", "eq", "in"} and self.seldom(2)):
             return json.dumps(self.one(known.ids))
         if name in {"after", "before", "cursor", "atCursor"}:
             return json.dumps(self.one(known.cursors))

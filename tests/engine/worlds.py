@@ -16,7 +16,6 @@ from app import schema
 from app.context import Context, Request, Services
 from app.engine.compiled import Compiled, Plans
 from app.engine.masking import Schema
-from app.institutions.model import Region
 from app.positions.model import State
 from app.principal import Principal, Role, root
 from app.settings import Settings
@@ -27,16 +26,18 @@ TEXTS = ("USD", "HOLDER-1", "CONSTR_ESCROW", "escrow", "UTC", "Europe/Berlin", "
 CURSOR = re.compile(r'"(?:cursor|startCursor|endCursor)": "([^"]+)"')
 ID = re.compile(r'"((?:inst|key|tmpl|ast|pos|pol|aud|evt|whe|whd)_[0-9a-z]{26})"')
 TIME = re.compile(r'"(\d{4}-\d\d-\d\dT[^"]+Z)"')
-LISTS = ("positions", "ledgerEvents", "assets", "assetTemplates", "policies", "institutions", "apiKeys")
-EVERYTHING = (
-    "{ %s auditEvents(first: 20) { edges { cursor node { id } } } webhookEndpoints { edges { node { id } } } }"
-    % (
-        " ".join(
-            f"{name}(first: 40) {{ edges {{ cursor node {{ id {'recordedAt' if name == 'ledgerEvents' else 'createdAt'} }} }} }}"
-            for name in LISTS
-        )
-    )
-)
+LISTS = {
+    "ledgerEvents": "recordedAt",
+    **dict.fromkeys(
+        ("positions", "assets", "assetTemplates", "policies", "institutions", "apiKeys"), "createdAt"
+    ),
+}
+PAGES = [
+    *(f"{name}(first: 40) {{ edges {{ cursor node {{ id {time} }} }} }}" for name, time in LISTS.items()),
+    "auditEvents(first: 20) { edges { cursor node { id } } }",
+    "webhookEndpoints { edges { node { id } } }",
+]
+EVERYTHING = f"{{ {' '.join(PAGES)} }}"
 ENDPOINT = (
     'mutation($i: ID!) { createWebhookEndpoint(input: {institutionId: $i, url: "https://example.com/hook", '
     'description: "d"}) { userErrors { code message } } }'
@@ -197,10 +198,10 @@ async def filled(services: Services) -> World:
         known_of.append(json.dumps(found.data))
     said = "".join(known_of)
     known = Known(
-        ids=_some(ID.findall(said), 60) + ["nonsense", "pos_" + "0" * 26],
-        cursors=_some(CURSOR.findall(said), 60) + ["nonsense"],
+        ids=[*_some(ID.findall(said), 60), "nonsense", "pos_" + "0" * 26],
+        cursors=[*_some(CURSOR.findall(said), 60), "nonsense"],
         texts=TEXTS,
-        times=_some(TIME.findall(said), 10) + ["2020-01-01T00:00:00Z"],
+        times=[*_some(TIME.findall(said), 10), "2020-01-01T00:00:00Z"],
     )
     await services.recorder.flush()
     return World(services, askers, known)
@@ -210,6 +211,3 @@ def _some(found: Sequence[str], most: int) -> list[str]:
     """Some of each kind, in one order."""
     each = list(dict.fromkeys(found))
     return each[:: max(1, len(each) // most)][:most]
-
-
-__all__ = ["Both", "Region", "World", "answer_of", "filled", "world"]
