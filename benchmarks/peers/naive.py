@@ -25,11 +25,11 @@ from strawberry.extensions import ParserCache, ValidationCache
 POOL = 16
 
 
-class Base(DeclarativeBase):
+class Stored(DeclarativeBase):
     metadata = MetaData(schema="naive")
 
 
-class Position(Base):
+class Position(Stored):
     __tablename__ = "positions"
     id: Mapped[str] = mapped_column(primary_key=True)
     asset_id: Mapped[str] = mapped_column(index=True)
@@ -46,7 +46,7 @@ class Position(Base):
     )
 
 
-class Event(Base):
+class Event(Stored):
     __tablename__ = "events"
     sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     position_id: Mapped[str] = mapped_column(ForeignKey("naive.positions.id"), index=True)
@@ -60,7 +60,7 @@ class Event(Base):
     )
 
 
-class Audit(Base):
+class Audit(Stored):
     __tablename__ = "audit"
     id: Mapped[int] = mapped_column(primary_key=True)
     operation: Mapped[str]
@@ -209,7 +209,7 @@ def main() -> None:
     async def serve() -> None:
         async with engine.begin() as connection:
             await connection.execute(CreateSchema("naive", if_not_exists=True))
-            await connection.run_sync(Base.metadata.create_all)
+            await connection.run_sync(Stored.metadata.create_all)
         schema = strawberry.Schema(Query, Mutation, extensions=[ParserCache, ValidationCache])
         config = uvicorn.Config(Naive(schema), port=port, log_level="warning", access_log=False)
         await uvicorn.Server(config).serve()
