@@ -17,6 +17,9 @@ TRIGGERS = (
     ("audit_seals", "append_only"),
     ("audit_events", "append_only"),
     ("audit_events", "never_truncated"),
+    ("holders", "never_deleted"),
+    ("institution_keys", "never_deleted"),
+    ("anchor_nodes", "append_only"),
 )
 # Tables that are seen row by row by those who may, their owner included.
 SECURED = (

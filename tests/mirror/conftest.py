@@ -26,6 +26,10 @@ MakeDatabase = Callable[[], Awaitable[Address]]
 Start = Callable[..., AbstractAsyncContextManager[Parts]]
 
 
+# The master key of these ledgers: a mirror opens what its ledger sealed.
+MASTER = "0f" * 32
+
+
 @pytest.fixture
 async def another(admin_url: str, template: str) -> AsyncIterator[MakeDatabase]:
     """Makes further databases, each with a ledger of its own, as the migrations leave it."""
@@ -66,6 +70,7 @@ def settings(settings: Settings, there: Address) -> Settings:
     """With the mirror, and impatient."""
     changes = {
         "mirror_url": SecretStr(there.url),
+        "personal_keys": SecretStr(MASTER),
         "lease_seconds": 1.2,
         "tick_seconds": 0.1,
         "checkpoint_seconds": 0.2,

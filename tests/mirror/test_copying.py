@@ -32,7 +32,7 @@ from tests import factories
 from tests.conftest import eventually
 from tests.factories import FUND, Place, release
 from tests.ledger.proxy import Cut, wired
-from tests.mirror.conftest import Start, differing, same
+from tests.mirror.conftest import MASTER, Start, differing, same
 
 Level = Callable[[], Awaitable[Comparison]]
 IN_USE = """
@@ -45,7 +45,7 @@ ERASE = "SELECT escrowgrid_erase_personal($1, $2, $3::text[])"
 async def proved(*urls: str) -> None:
     """`escrowgrid verify` finds nothing."""
     for url in urls:
-        report = await verify(url, BUILT_IN, masters=masters_of(Settings()))
+        report = await verify(url, BUILT_IN, masters=masters_of(Settings(personal_keys=SecretStr(MASTER))))
         assert report.is_clean, report.findings
         assert report.looked_at["ledger_events"] > 0
 

@@ -17,6 +17,8 @@ from app.mirror import service
 from app.mirror.model import Comparison
 from app.mirror.store import Copy
 from app.mirror.worker import Mirror
+from app.personal.masters import masters_of
+from app.personal.service import Holders
 from app.positions.escrow import BUILT_IN
 from app.positions.model import State
 from app.settings import Settings, StoreBackend
@@ -74,7 +76,7 @@ async def test_a_mirror_given_up_and_taken_again_learns_what_was_revoked_and_era
         assert (await level()).is_level
         await same(owner, mirror)
     assert await mirror.fetchval("SELECT revoked_at FROM api_keys WHERE id = $1", made.key.id) is not None
-    assert await mirror.fetchval("SELECT count(*) FROM positions WHERE holder_reference IS NULL") == 1
+    assert await mirror.fetchval("SELECT count(*) FROM personal_data WHERE holder IS NULL") == 1
     await promote(settings, address, there)
 
 
@@ -315,7 +317,7 @@ async def test_a_held_up_leader_takes_no_later_token(
         await owner.execute("UPDATE leases SET token = token + 1 WHERE name = 'follower:mirror'")
         await mirror.execute("UPDATE mirror_copy SET token = $1", lease.token + 1)
         with pytest.raises(LeadLost):
-            await Mirror(database, there.url, settings, BUILT_IN).level(lease)
+            await Mirror(database, there.url, settings, BUILT_IN, Holders(masters_of(settings))).level(lease)
     finally:
         await database.close()
     assert await owner.fetchval("SELECT token FROM leases WHERE name = 'follower:mirror'") == lease.token + 1
