@@ -1,6 +1,6 @@
 # Everything is relative and nothing runs by a script of .venv/bin, so that a path with spaces does no harm.
 .DEFAULT_GOAL := help
-.PHONY: run test e2e check schema bench soak docs dashboard contract graphiql dist lock clean help
+.PHONY: run test sweep e2e check schema bench soak docs dashboard contract graphiql dist lock clean help
 SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules
 
@@ -21,6 +21,9 @@ run: $(if $(findstring --chain,$(ARGS)),.venv/installed-dev,.venv/installed) ## 
 test: .venv/installed-dev ## Run the tests: ARGS="-k ledger"
 	@$(RUN) pytest -m "not browser and not alone" -n auto --maxprocesses 4 --dist loadfile $(ARGS) || test $$? = 5
 	@$(RUN) pytest -m alone $(ARGS) || test $$? = 5
+
+sweep: .venv/installed-dev ## Ask every role at every field, filter and stream for what is another's (some ten minutes)
+	@SWEEP=full exec $(RUN) pytest -m sweep --timeout 1800 $(ARGS)
 
 e2e: .venv/installed-dev ## Run the tests that drive a real Chromium (installed by apt where that is allowed)
 	@command -v chromium chromium-browser google-chrome >/dev/null || test -n "$$CHROMIUM" || \
