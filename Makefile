@@ -1,6 +1,6 @@
 # Everything is relative and nothing runs by a script of .venv/bin, so that a path with spaces does no harm.
 .DEFAULT_GOAL := help
-.PHONY: run test e2e check schema bench soak graphiql lock clean help
+.PHONY: run test sweep e2e check schema bench soak graphiql lock clean help
 SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules
 
@@ -18,8 +18,11 @@ run: .venv/installed ## Start Escrowgrid with its own database and demo data: PO
 
 # Side by side first; then, one at a time, what measures time or memory. 5: nothing was chosen there.
 test: .venv/installed-dev ## Run the tests: ARGS="-k ledger"
-	@$(RUN) pytest -m "not browser and not alone" -n auto --maxprocesses 4 --dist loadfile $(ARGS) || test $$? = 5
+	@$(RUN) pytest -m "not browser and not alone and not sweep" -n auto --maxprocesses 4 --dist loadfile $(ARGS) || test $$? = 5
 	@$(RUN) pytest -m alone $(ARGS) || test $$? = 5
+
+sweep: .venv/installed-dev ## Ask every role at every field, filter and stream for what is another's (some ten minutes)
+	@exec $(RUN) pytest -m sweep --timeout 900 $(ARGS)
 
 e2e: .venv/installed-dev ## Run the tests that drive a real Chromium (installed by apt where that is allowed)
 	@command -v chromium chromium-browser google-chrome >/dev/null || test -n "$$CHROMIUM" || \

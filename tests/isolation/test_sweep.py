@@ -106,7 +106,7 @@ async def test_the_sweep_could_find_something(pair: Pair) -> None:
     assert len(pair.theirs.ids) == 10
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("role", ROLES)
 async def test_queries_tell_nothing_of_what_is_theirs(
     pair: Pair, role: Role, owner: asyncpg.Connection
@@ -184,7 +184,7 @@ async def footprint(owner: asyncpg.Connection) -> dict[str, str | None]:
     return {table: await owner.fetchval(FOOTPRINT.format(table=table)) for table in tables}
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("role", ROLES)
 async def test_mutations_refuse_their_ids_as_if_nobody_had_them(
     pair: Pair, role: Role, owner: asyncpg.Connection
@@ -222,7 +222,7 @@ WHERE institution_id = $1 AND id <> $2
 """
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("role", [Role.ADMIN, Role.OPERATOR])
 async def test_words_of_theirs_are_free_to_use(pair: Pair, role: Role, owner: asyncpg.Connection) -> None:
     """References, keys and names are unique within an institution: that they have one already is not to be felt."""
@@ -343,7 +343,7 @@ async def _after(first: "asyncio.Future[Any]", stream: Any) -> AsyncIterator[Any
         await asyncio.wait({first})
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("role", ROLES)
 async def test_live_streams_tell_nothing_of_what_is_theirs(
     pair: Pair, role: Role, owner: asyncpg.Connection
@@ -444,7 +444,7 @@ ROUNDS = 80
 RATIO_MAX = 1.5
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 async def test_it_takes_as_long_to_find_nothing_as_to_find_what_is_theirs(pair: Pair) -> None:
     by, ratios = pair.mine.principal(Role.ADMIN), {}
     for name, document in PROBES.items():

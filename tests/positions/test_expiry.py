@@ -272,7 +272,7 @@ async def test_a_timer_that_is_early_is_refused(desk: Desk, now: Now) -> None:
 
 
 async def test_a_deadline_that_has_passed_cannot_be_given(desk: Desk, now: Now) -> None:
-    for expires_at in (now.moment, now.ahead(-1), datetime(1, 1, 1, tzinfo=UTC)):
+    for expires_at in (now.moment, now.ahead(-1), datetime(1, 1, 1, 0, 0, 0, 1, tzinfo=UTC)):
         error = await desk.refused("createPosition", **desk.terms(expiresAt=expires_at.isoformat()))
         assert (error["code"], error["field"]) == ("VALIDATION_FAILED", "expiresAt")
     payload = await desk.accepted("createPosition", **desk.terms(expiresAt=now.ahead(0.000001).isoformat()))
