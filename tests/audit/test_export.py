@@ -182,7 +182,11 @@ class TestByHttp:
         assert error["extensions"]["code"] == "BAD_REQUEST"
 
     async def test_the_edges_of_time_are_no_errors(self, http: httpx.AsyncClient) -> None:
-        for query in ("to=0001-01-01T00:00:00.000001Z", "from=9999-12-31T23:59:59Z", "from=0001-01-02T00:00:00Z"):
+        for query in (
+            "to=0001-01-01T00:00:00.000001Z",
+            "from=9999-12-31T23:59:59Z",
+            "from=0001-01-02T00:00:00Z",
+        ):
             assert (await http.get(f"/audit.ndjson?{query}", headers=self.by(ROOT_KEY))).status_code == 200
 
     async def test_a_key_revoked_midway_breaks_it_off(

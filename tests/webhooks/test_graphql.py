@@ -470,6 +470,7 @@ async def test_the_log_tells_what_became_of_each_delivery(
 
     receiver.answer = not_the_first
     position = await factories.position(services, place.asset, reason="because")
+    await settled(1, "PENDING")
     other = await factories.position(services, place.asset)
     await settled(1)
     data = fine(
