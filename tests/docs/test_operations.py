@@ -55,7 +55,7 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
 
 
 def test_the_page_has_the_blocks_that_are_tried_here() -> None:
-    assert {block.language for block in BLOCKS} == {"sql", "sh"}
+    assert {block.language for block in BLOCKS} == {"sql", "sh", "json"}
     assert [block.mark for block in SHELL] == ["", UNTIL_STOPPED]
     assert len(SQL) == 2
 

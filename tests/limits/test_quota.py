@@ -86,7 +86,8 @@ async def test_two_processes_share_a_bucket(quota: Quota, address: Address) -> N
     async with process(address) as other:
         mine, theirs = quota.purse("a", terms), other.purse("a", terms)
         spent = await asyncio.gather(spend_until_refused(quota, mine), spend_until_refused(other, theirs))
-        assert sum(spent) == 1000
+        # Slices are fractions: in each of the two less than one may be left that pays for nothing.
+        assert 998 < sum(spent) <= 1000
         assert min(spent) > 0
 
 

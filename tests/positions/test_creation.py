@@ -123,7 +123,7 @@ async def test_of_many_creations_with_one_reference_at_once_exactly_one_succeeds
 
 
 @pytest.mark.parametrize(
-    "when", ["1969-12-31T23:59:59.999999Z", "0001-01-01T00:00:00Z", "2020-02-29T12:00:00+05:30"]
+    "when", ["1969-12-31T23:59:59.999999Z", "0001-01-01T00:00:00.000001Z", "2020-02-29T12:00:00+05:30"]
 )
 async def test_what_occurred_earlier_is_recorded_now(shared: Desk, when: str) -> None:
     payload = await shared.accepted("createPosition", **shared.terms(occurredAt=when))

@@ -88,7 +88,7 @@ async def test_a_snapshot_for_each_level_would_tear(
     connection = Snapshot.connection
 
     def another(self: Snapshot) -> Any:
-        self.__init__(self._database, self.scope)  # type: ignore[misc]
+        self.__init__(self._begin)  # type: ignore[misc]
         opened.append(self._stack)
         return connection(self)
 
