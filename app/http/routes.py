@@ -87,7 +87,7 @@ def build(
             export.route(runner),
             *health.routes(ready, lambda: live.draining),
             metrics.route(registry, vitals),
-            *graphiql.routes(graphiql_keys),
+            *graphiql.routes(graphiql_keys, host=settings.host),
         ],
         middleware=_middleware(settings, doorman),
         exception_handlers={HTTPException: _refuse},
