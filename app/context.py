@@ -29,7 +29,7 @@ from app.ledger.replica import Freshness, Replica
 from app.ledger.tail import Tail
 from app.ledger.writer import Writer
 from app.positions.lifecycle import Lifecycle
-from app.principal import Principal, Scope
+from app.principal import Principal, Scope, lack_of
 from app.settings import Settings
 from app.storage.database import Database
 from app.storage.paging import PageRequest
@@ -262,7 +262,7 @@ def may(scope: Scope) -> type[BasePermission]:
 
 def _permission(scope: Scope) -> type[BasePermission]:
     class May(BasePermission):
-        message = f"this key may not do that: it needs the scope {scope.value}"
+        message = lack_of(scope)
 
         def has_permission(self, source: Any, info: strawberry.Info, **kwargs: Any) -> bool:
             context: Context = info.context

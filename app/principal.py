@@ -29,6 +29,11 @@ class Scope(StrEnum):
     INSTITUTIONS_WRITE = "institutions:write"
 
 
+def lack_of(scope: Scope) -> str:
+    """What somebody without `scope` is told; the API knows scopes by these names."""
+    return f"this key may not do that: it needs the scope {scope.name}"
+
+
 _ADMIN = frozenset(Scope) - {Scope.INSTITUTIONS_WRITE}
 ROLE_SCOPES = {
     Role.ROOT: frozenset(Scope),

@@ -22,7 +22,7 @@ from app.http.live import now
 from app.http.running import Runner
 from app.http.tolls import Toll
 from app.http.wire import RefusedError, refusal
-from app.principal import Scope
+from app.principal import Scope, lack_of
 
 PATH = "/audit.ndjson"
 PARAMETERS = frozenset({"from", "to", "institution"})
@@ -63,7 +63,7 @@ class Export:
                 self._runner.services, principal, Request(known.request_id, known.client_address)
             )
             context.note_forbidden(PATH)
-            words = f"this key may not do that: it needs the scope {Scope.AUDIT_READ.value}"
+            words = lack_of(Scope.AUDIT_READ)
             raise RefusedError(403, Forbidden.code, words)
         purse = known.purse
         if purse is not None and purse.is_spent(now()):

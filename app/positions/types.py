@@ -32,6 +32,7 @@ from app.positions import lifecycle as engine
 from app.positions.lifecycle import Circumstances, Intent, Portion
 from app.positions.model import Position as PositionModel
 from app.positions.model import State
+from app.principal import Scope, lack_of
 from app.storage.conditions import Condition
 
 if TYPE_CHECKING:
@@ -233,8 +234,10 @@ class Position(Node):
         verdicts: tuple[Problem, ...] = await context.load(policy_verdicts, self.model) or ()
         lifecycle = context.services.lifecycles[self.lifecycle_name, self.lifecycle_version]
         circumstances = Circumstances(context.services.clock(), context.principal.role, verdicts)
+        # The door of the mutations, which comes before every rule.
+        shut = None if context.principal.may(Scope.POSITIONS_MOVE) else lack_of(Scope.POSITIONS_MOVE)
         return [
-            _offer(lifecycle, arrow, self.model, circumstances)
+            _offer(lifecycle, arrow, self.model, circumstances, shut)
             for arrow in lifecycle.leaving(self.model.stage)
         ]
 
@@ -269,9 +272,14 @@ class Position(Node):
 
 
 def _offer(
-    lifecycle: engine.Lifecycle, arrow: engine.Transition, model: PositionModel, circumstances: Circumstances
+    lifecycle: engine.Lifecycle,
+    arrow: engine.Transition,
+    model: PositionModel,
+    circumstances: Circumstances,
+    shut: str | None,
 ) -> AvailableTransition:
     denied = engine.denied(arrow, model, Intent(stage=arrow.target), circumstances)
+    reason = shut if shut is not None or denied is None else denied.message
     amount = None if arrow.portion is Portion.PART else engine.portion(arrow, model, None)
     return AvailableTransition(
         to_state=lifecycle.stages[arrow.target],
@@ -279,6 +287,6 @@ def _offer(
         money_effect=arrow.effect,
         portion=arrow.portion,
         amount=quantise(amount, CURRENCIES[model.currency].exponent) if isinstance(amount, Decimal) else None,
-        allowed=denied is None,
-        reason=None if denied is None else denied.message,
+        allowed=reason is None,
+        reason=reason,
     )

@@ -142,8 +142,17 @@ async def test_offers_are_judged_by_the_policy_of_each_positions_institution(des
     assert allowed == {strict.institution.id: False, loose.institution.id: True}
 
 
-async def test_a_key_that_cannot_move_is_told_what_could_be_done(shared: Desk) -> None:
-    """The lifecycle offers it; whether this key's scopes reach that far, the mutation says."""
+@pytest.mark.parametrize("role", [Role.READ_ONLY, Role.AUDITOR])
+async def test_a_key_that_cannot_move_is_told_what_there_is_and_that_none_is_allowed(
+    shared: Desk, role: Role
+) -> None:
     position = await shared.position()
-    reader = factories.principal(shared.place.institution.id, Role.READ_ONLY)
-    assert set(await offers(shared, position, reader)) == {"FUNDED", "CANCELLED", "EXPIRED"}
+    reader = factories.principal(shared.place.institution.id, role)
+    found = await offers(shared, position, reader)
+    assert set(found) == {"FUNDED", "CANCELLED", "EXPIRED"}
+    assert not any(offer["allowed"] for offer in found.values())
+    document = "mutation ($id: ID!) { fundPosition(input: {id: $id}) { position { id } } }"
+    answered = await shared.run(document, {"id": position.id}, principal=reader)
+    assert answered.codes == ["FORBIDDEN"]
+    assert {offer["reason"] for offer in found.values()} == {answered.errors[0].message}
+    assert "POSITIONS_MOVE" in answered.errors[0].message
