@@ -1,7 +1,6 @@
 """What queries and mutations on templates and assets take."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from enum import StrEnum
 from typing import cast
 
@@ -14,6 +13,8 @@ from app.engine.connection import OrderDirection
 from app.engine.enums import describe
 from app.engine.filters import IDFilter, TextFilter, TimeFilter, WordFilter
 from app.engine.scalars import JsonObject, Long
+from app.engine.words import known
+from app.institutions.inputs import RegionFilter, VerticalFilter
 from app.institutions.model import Region, Vertical
 from app.kit.canonical import Json
 from app.storage.conditions import Condition
@@ -79,8 +80,8 @@ class AssetTemplateWhere:
     institution_id: IDFilter | None = strawberry.field(default=None, description="The institution's id.")
     name: TextFilter | None = strawberry.field(default=None, description="The name that all versions share.")
     code: WordFilter | None = strawberry.field(default=None, description="The code, such as CONSTR_ESCROW.")
-    vertical: WordFilter | None = strawberry.field(default=None, description="The line of business.")
-    region: WordFilter | None = strawberry.field(default=None, description="The region.")
+    vertical: VerticalFilter | None = strawberry.field(default=None, description="The line of business.")
+    region: RegionFilter | None = strawberry.field(default=None, description="The region.")
     created_at: TimeFilter | None = strawberry.field(default=None, description="When the version was made.")
 
 
@@ -97,11 +98,16 @@ class AssetWhere:
     created_at: TimeFilter | None = strawberry.field(default=None, description="When the asset was made.")
 
 
-@strawberry.input(description="Whether the positions of a template's assets are also recorded on a chain.")
+@strawberry.input(
+    description="Whether the events of a template's positions are also recorded on a chain, by a server that anchors "
+    "there. A server that does not keeps the wish with the template and records nothing."
+)
 class OnchainInput:
     """On a chain or not."""
 
-    enabled: bool = strawberry.field(description="Whether they are recorded on the chain.")
+    enabled: bool = strawberry.field(
+        description="Whether they are to be recorded, where this server anchors on that chain."
+    )
     chain_id: Long | None = strawberry.field(
         default=None, description="The chain's EIP-155 id, such as 1; needed when enabled."
     )
@@ -171,11 +177,8 @@ class CreateAssetInput:
 
 
 def tests(where: object | None) -> tuple[Condition, ...]:
-    """The tests of a `where`, hashable, so that equal nested lists are read together."""
-    return tuple(
-        replace(test, value=tuple(test.value)) if isinstance(test.value, list) else test
-        for test in filters.conditions(where)
-    )
+    """The tests of a `where`; refuses a code that no template can have."""
+    return known(filters.conditions(where), "code", CODES, f"there are {', '.join(CODES)}")
 
 
 def order_of(order_by: AssetTemplateOrder | AssetOrder | None) -> tuple[str, bool]:

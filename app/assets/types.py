@@ -25,11 +25,16 @@ if TYPE_CHECKING:
 OfTemplate = tuple[str, str]
 
 
-@strawberry.type(description="Whether the positions of a template's assets are also recorded on a chain.")
+@strawberry.type(
+    description="Whether the events of a template's positions are to be recorded on a chain, too: they are where this "
+    "server anchors on that chain."
+)
 class Onchain:
     """On a chain or not."""
 
-    enabled: bool = strawberry.field(description="Whether they are recorded on the chain.")
+    enabled: bool = strawberry.field(
+        description="Whether they are to be recorded, where this server anchors on that chain."
+    )
     chain_id: Long | None = strawberry.field(description="The chain's EIP-155 id, such as 1.")
 
 
@@ -53,7 +58,9 @@ class AssetTemplate(Node):
     metadata_schema: JsonObject | None = strawberry.field(
         description="The JSON Schema (2020-12) of its assets' metadata; null when they are free."
     )
-    onchain: Onchain = strawberry.field(description="Whether its positions are recorded on a chain.")
+    onchain: Onchain = strawberry.field(
+        description="Whether the events of its positions are to be recorded on a chain."
+    )
     created_at: datetime = strawberry.field(description="When this version was made.")
 
     @classmethod

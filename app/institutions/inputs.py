@@ -92,6 +92,24 @@ class RoleFilter:
     in_: list[Role] | None = strawberry.field(default=None, name="in", description="Equal to one of these.")
 
 
+@strawberry.input(description="A test on a region.")
+class RegionFilter:
+    """Exact regions."""
+
+    eq: Region | None = strawberry.field(default=None, description="Equal to this.")
+    in_: list[Region] | None = strawberry.field(default=None, name="in", description="Equal to one of these.")
+
+
+@strawberry.input(description="A test on a line of business.")
+class VerticalFilter:
+    """Exact verticals."""
+
+    eq: Vertical | None = strawberry.field(default=None, description="Equal to this.")
+    in_: list[Vertical] | None = strawberry.field(
+        default=None, name="in", description="Equal to one of these."
+    )
+
+
 @strawberry.input(description="Which institutions a list has: those that pass every test.")
 class InstitutionWhere:
     """Tests on institutions."""

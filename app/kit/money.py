@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow, Rounded
+from enum import StrEnum
 
 AMOUNT_MAX = Decimal(10) ** 15
 EXPONENT_MAX = 18
@@ -52,19 +53,26 @@ TWO_DIGITS = (
 TOKENS = frozenset({"BTC", "ETH", "USDC"})
 
 
+class CurrencyKind(StrEnum):
+    """Who issues it."""
+
+    FIAT = "FIAT"
+    TOKEN = "TOKEN"  # noqa: S105 - no secret
+
+
 @dataclass(frozen=True, slots=True)
 class Currency:
     """A currency; its exponent never changes (a new scale is a new code)."""
 
     code: str
     exponent: int
-    kind: str
+    kind: CurrencyKind
 
 
 def _registry() -> dict[str, Currency]:
     exponents = dict.fromkeys(TWO_DIGITS.split(), 2) | EXPONENTS
     return {
-        code: Currency(code, exponent, "TOKEN" if code in TOKENS else "FIAT")
+        code: Currency(code, exponent, CurrencyKind.TOKEN if code in TOKENS else CurrencyKind.FIAT)
         for code, exponent in sorted(exponents.items())
     }
 

@@ -9,11 +9,11 @@ import strawberry
 
 from app.context import Context, Info, may, only_institution
 from app.engine.connection import Connection, OrderDirection, connection
-from app.engine.filters import IDFilter, TimeFilter, WordFilter, conditions
 from app.errors import BadRequest
 from app.kit.money import CURRENCIES
 from app.ledger import live, service
-from app.ledger.model import Event, Kind
+from app.ledger.inputs import LedgerEventWhere, tests_of
+from app.ledger.model import Event
 from app.ledger.service import Conditions
 from app.ledger.types import LedgerEvent, LedgerHead, StatementLine
 from app.principal import Scope
@@ -30,33 +30,6 @@ Heartbeat = Annotated[
         description="When nothing happens for this many seconds, send a message with the cursor."
     ),
 ]
-
-
-@strawberry.input(description="A test on what happened.")
-class LedgerEventKindFilter:
-    """Kinds."""
-
-    eq: Kind | None = strawberry.field(default=None, description="Equal to this.")
-    in_: list[Kind] | None = strawberry.field(default=None, name="in", description="One of these.")
-
-
-@strawberry.input(
-    description="Which events; all tests must pass. An index serves `id`, `institutionId`, `positionId`, `currency`, "
-    "`recordedAt`. The others look at every event that these leave, in the order of the ledger: in a long one, give a "
-    "span of `recordedAt`."
-)
-class LedgerEventWhere:
-    """Tests on events."""
-
-    id: IDFilter | None = strawberry.field(default=None, description="The event's id.")
-    institution_id: IDFilter | None = strawberry.field(default=None, description="The institution's id.")
-    position_id: IDFilter | None = strawberry.field(default=None, description="The position's id.")
-    kind: LedgerEventKindFilter | None = strawberry.field(default=None, description="What happened.")
-    new_state: WordFilter | None = strawberry.field(default=None, description="The state after.")
-    currency: WordFilter | None = strawberry.field(default=None, description="The currency's code.")
-    actor_id: IDFilter | None = strawberry.field(default=None, description="Who did it.")
-    recorded_at: TimeFilter | None = strawberry.field(default=None, description="When it was recorded.")
-    occurred_at: TimeFilter | None = strawberry.field(default=None, description="Business time.")
 
 
 Where = Annotated[LedgerEventWhere | None, strawberry.argument(description="Which events.")]
@@ -107,7 +80,7 @@ class Query:
     ) -> Connection[LedgerEvent]:
         """One page."""
         context = info.context
-        request, tests = context.page(first, after, last, before), conditions(where)
+        request, tests = context.page(first, after, last, before), tests_of(where)
         async with context.reading() as reading:
             page = await service.events(
                 reading,
@@ -180,7 +153,7 @@ class Subscription:
     ) -> AsyncGenerator[LedgerEventMessage, None]:
         """Past and live are one path."""
         context = info.context
-        async with aclosing(live.events(context, after, conditions(where), heartbeat_seconds)) as messages:
+        async with aclosing(live.events(context, after, tests_of(where), heartbeat_seconds)) as messages:
             async for cursor, event in messages:
                 told = None if event is None else LedgerEvent.of(event, context)
                 yield LedgerEventMessage(cursor=cursor, node=told, heartbeat=event is None)

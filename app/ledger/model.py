@@ -20,6 +20,17 @@ class Effect(StrEnum):
     REFUND = "REFUND"
 
 
+class State(StrEnum):
+    """What became of the money; the same six for every lifecycle."""
+
+    CREATED = "CREATED"
+    FUNDED = "FUNDED"
+    PARTIALLY_RELEASED = "PARTIALLY_RELEASED"
+    RELEASED = "RELEASED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+
+
 class Kind(StrEnum):
     """What happened."""
 

@@ -10,12 +10,12 @@ import strawberry
 from app.context import Context, Info
 from app.engine.connection import Node
 from app.engine.enums import describe
+from app.engine.roles import Role
 from app.engine.scalars import JsonObject, Long
 from app.ledger import service
-from app.ledger.model import Balances, Effect, Event, Kind, Personal
+from app.ledger.model import Balances, Effect, Event, Kind, Personal, State
 from app.ledger.model import Posting as PostingModel
 from app.ledger.service import StatementLine as StatementLineModel
-from app.principal import Role
 
 if TYPE_CHECKING:
     from app.institutions.graphql import Institution
@@ -81,7 +81,7 @@ class Actor:
     """Key and role."""
 
     id: strawberry.ID = strawberry.field(description="The key's id, `root`, or `clerk` for the expiry clerk.")
-    role: str = strawberry.field(description="The role of the key.")
+    role: Role = strawberry.field(description="The role of the key.")
 
 
 @strawberry.type(description="What the ledger keeps of personal values: H(salt ‖ value), as lower-case hex.")
@@ -112,8 +112,8 @@ class LedgerEvent(Node):
     )
     kind: Kind = strawberry.field(description="What happened.")
     kind_version: int = strawberry.field(description="The version of this kind's fields.")
-    previous_state: str | None = strawberry.field(description="The state before; null at creation.")
-    new_state: str = strawberry.field(description="The state after.")
+    previous_state: State | None = strawberry.field(description="The state before; null at creation.")
+    new_state: State = strawberry.field(description="The state after.")
     previous_stage: str | None = strawberry.field(
         description="The lifecycle's own word before; null at creation."
     )
@@ -204,8 +204,8 @@ class LedgerEvent(Node):
             position_version=event.position_version,
             kind=event.kind,
             kind_version=event.kind_version,
-            previous_state=event.previous_state,
-            new_state=event.new_state,
+            previous_state=None if event.previous_state is None else State(event.previous_state),
+            new_state=State(event.new_state),
             previous_stage=event.previous_stage,
             new_stage=event.new_stage,
             money_effect=event.effect,
@@ -213,7 +213,7 @@ class LedgerEvent(Node):
             currency=event.currency,
             postings=[Posting.of(leg) for leg in event.postings],
             balances_after=BalancesType.of(event.balances),
-            actor=Actor(id=strawberry.ID(event.actor.id), role=event.actor.role),
+            actor=Actor(id=strawberry.ID(event.actor.id), role=Role(event.actor.role)),
             request_id=event.actor.request_id,
             idempotency_key=event.key.value,
             template_id=strawberry.ID(event.template_id),

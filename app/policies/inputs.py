@@ -9,7 +9,8 @@ import strawberry
 from app.engine import filters
 from app.engine.connection import OrderDirection
 from app.engine.enums import describe
-from app.engine.filters import IDFilter, TimeFilter, WordFilter
+from app.engine.filters import IDFilter, TimeFilter
+from app.institutions.inputs import RegionFilter
 from app.institutions.model import Region
 from app.policies.model import Limits
 from app.storage.conditions import Condition
@@ -46,7 +47,7 @@ class PolicyWhere:
 
     id: IDFilter | None = strawberry.field(default=None, description="The id of a version.")
     institution_id: IDFilter | None = strawberry.field(default=None, description="The institution's id.")
-    region: WordFilter | None = strawberry.field(default=None, description="The region, such as US.")
+    region: RegionFilter | None = strawberry.field(default=None, description="The region.")
     current: bool | None = strawberry.field(
         default=None,
         description="True: only versions that hold now. False: only those that a later one replaced.",

@@ -9,12 +9,11 @@ from zoneinfo import available_timezones
 import strawberry
 
 from app.context import Context, Info, may
-from app.engine.filters import conditions
 from app.errors import BadRequest
 from app.ledger import past
 from app.ledger.past import Place
 from app.positions import reads
-from app.positions.inputs import AsOfInput, PositionWhere, SummaryGroup
+from app.positions.inputs import AsOfInput, PositionWhere, SummaryGroup, tests_of
 from app.positions.model import State
 from app.positions.reads import Conditions
 from app.principal import Scope
@@ -82,7 +81,7 @@ class Aggregates:
         context, names, tests = (
             info.context,
             [group.value for group in dict.fromkeys(group_by)],
-            conditions(where),
+            tests_of(where),
         )
         async with context.reading() as reading:
             place = (

@@ -10,14 +10,14 @@ import strawberry
 from app.assets import service as assets
 from app.context import Context, Info, may
 from app.engine.connection import Connection, OrderDirection, connection
-from app.engine.filters import conditions
+from app.engine.enums import describe
 from app.errors import BadRequest, Problem
-from app.kit.money import CURRENCIES
+from app.kit.money import CURRENCIES, CurrencyKind
 from app.policies import model as policies
 from app.policies import service as policy_service
 from app.positions import reads
 from app.positions.aggregates import AsOf, Where, place_of
-from app.positions.inputs import PositionOrder, PositionOrderField, PositionWhere
+from app.positions.inputs import PositionOrder, PositionOrderField, PositionWhere, tests_of
 from app.positions.model import Position as PositionModel
 from app.positions.reads import Conditions
 from app.positions.types import Lifecycle, Position
@@ -41,13 +41,20 @@ Before = Annotated[
 ]
 
 
+describe(
+    CurrencyKind,
+    "Who issues a currency.",
+    {CurrencyKind.FIAT: "A country or a union of them.", CurrencyKind.TOKEN: "No country: it lives on a chain."},
+)
+
+
 @strawberry.type(description="A currency and the digits its amounts have.")
 class Currency:
     """A currency."""
 
     code: str = strawberry.field(description="ISO 4217 code, or a token's.")
     exponent: int = strawberry.field(description="Fraction digits of its amounts; more are refused.")
-    kind: str = strawberry.field(description="FIAT or TOKEN.")
+    kind: CurrencyKind = strawberry.field(description="Who issues it.")
 
 
 @strawberry.type
@@ -90,7 +97,7 @@ class Query:
         order_by: OrderBy = None,
     ) -> Connection[Position]:
         """One page."""
-        context, tests = info.context, conditions(where)
+        context, tests = info.context, tests_of(where)
         request, order = context.page(first, after, last, before), order_of(context, order_by, tests)
         async with context.reading() as reading:
             page = await reads.fetch_list(reading, context.scope, tests, order, request)
@@ -145,7 +152,7 @@ async def positions_connection(
     order_by: PositionOrder | None,
 ) -> Connection[Position]:
     """A page of the positions of an asset, asked together with those of the other assets of the level."""
-    tests = conditions(where)
+    tests = tests_of(where)
     page = await context.load(positions_of_asset, asset_id, tests, named_order(order_by), request)
     return connection(page, Position.of, partial(context.load, positions_count_of_asset, asset_id, tests))
 

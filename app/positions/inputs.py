@@ -9,12 +9,14 @@ import strawberry
 
 from app.engine.connection import OrderDirection
 from app.engine.enums import describe
-from app.engine.filters import DecimalFilter, IDFilter, TextFilter, TimeFilter, WordFilter
+from app.engine.filters import DecimalFilter, IDFilter, TextFilter, TimeFilter, WordFilter, conditions
 from app.engine.scalars import JsonObject, Long
 from app.kit.canonical import Json
+from app.ledger.inputs import PositionStateFilter, known_currencies
 from app.positions.lifecycle import Intent
 from app.positions.model import State
 from app.positions.service import Metadata, Move, Opening
+from app.storage.conditions import Condition
 
 
 class PositionOrderField(StrEnum):
@@ -42,8 +44,10 @@ describe(
     "What positions are ordered by; equal ones by their id.",
     {
         PositionOrderField.CREATED: "When they were opened.",
-        PositionOrderField.AMOUNT: "The agreed amount, whatever the currency.",
-        PositionOrderField.EXPIRES: "Their deadline; those without one last.",
+        PositionOrderField.AMOUNT: "The agreed amount, whatever the currency. As root only within one institution "
+        "(`where`).",
+        PositionOrderField.EXPIRES: "Their deadline; those without one come after all deadlines: last with ASC, first "
+        "with DESC. As root only within one institution (`where`).",
     },
 )
 describe(
@@ -59,14 +63,6 @@ describe(
         SummaryGroup.CREATED_MONTH: "By the month they were opened, in the given time zone.",
     },
 )
-
-
-@strawberry.input(description="A test on the state of positions.")
-class PositionStateFilter:
-    """States."""
-
-    eq: State | None = strawberry.field(default=None, description="Equal to this.")
-    in_: list[State] | None = strawberry.field(default=None, name="in", description="One of these.")
 
 
 @strawberry.input(description="Which positions. All tests must pass.")
@@ -123,7 +119,10 @@ _KEY = (
     "A name for this command, at most 255 characters: the same command sent again with it acts once and gets the "
     "same answer. Without one the Idempotency-Key header serves, where the document has one mutation."
 )
-_OCCURRED = "Business time, when it is not now; at most microseconds, not in the future."
+_OCCURRED = (
+    "Business time, when it is not now; at most microseconds. Not in the future, but for five minutes in which "
+    "clocks may differ."
+)
 _REASON = "Why, in words; at most 1,000 characters. Personal data: it can be erased."
 _METADATA = "What else belongs to it; at most 64 KB, ten deep. Personal data: it can be erased."
 _VERSION = "Refuse (VERSION_CONFLICT) unless the position is at this version."
@@ -241,3 +240,8 @@ class TransitionPositionsInput:
 
 def _metadata(value: JsonObject | None) -> Metadata:
     return None if value is None else cast("dict[str, Json]", value)
+
+
+def tests_of(where: PositionWhere | None) -> tuple[Condition, ...]:
+    """The tests of a `where`."""
+    return known_currencies(conditions(where))

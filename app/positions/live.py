@@ -7,7 +7,6 @@ from typing import Annotated
 import strawberry
 
 from app.context import Context, Info, may
-from app.engine.filters import conditions
 from app.errors import BadRequest, Unavailable
 from app.ledger import live, service
 from app.ledger.graphql import After, Heartbeat
@@ -16,6 +15,7 @@ from app.ledger.types import LedgerEvent
 from app.positions import reads
 from app.positions.aggregates import Where
 from app.positions.graphql import of_one_institution
+from app.positions.inputs import tests_of
 from app.positions.model import Position as PositionModel
 from app.positions.model import stamped
 from app.positions.reads import Conditions
@@ -59,7 +59,7 @@ class Subscription:
         self, info: Info, where: Where = None, after: After = None, heartbeat_seconds: Heartbeat = None
     ) -> AsyncGenerator[PositionChange, None]:
         """Many positions."""
-        async with aclosing(_changes(info.context, conditions(where), after, heartbeat_seconds)) as changes:
+        async with aclosing(_changes(info.context, tests_of(where), after, heartbeat_seconds)) as changes:
             async for change in changes:
                 yield change
 

@@ -3,26 +3,14 @@
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from enum import StrEnum
 
-from app.ledger.model import Balances, Effect, Event
+from app.ledger.model import Balances, Effect, Event, State
 
-
-class State(StrEnum):
-    """What became of the money; the same six for every lifecycle."""
-
-    CREATED = "CREATED"
-    FUNDED = "FUNDED"
-    PARTIALLY_RELEASED = "PARTIALLY_RELEASED"
-    RELEASED = "RELEASED"
-    CANCELLED = "CANCELLED"
-    EXPIRED = "EXPIRED"
+__all__ = ["Held", "Position", "State", "opened", "stamped"]
 
 
 REFERENCE_LENGTH_MAX = 255
 REASON_LENGTH_MAX = 1_000
-METADATA_BYTES_MAX = 65_536
-METADATA_DEPTH_MAX = 10
 KEY_LENGTH_MAX = 255
 # The driver takes the last instant that Python knows for infinity, which is what no deadline is to the database.
 DEADLINE_MAX = datetime.max.replace(tzinfo=UTC) - timedelta(microseconds=1)

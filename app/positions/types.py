@@ -11,7 +11,6 @@ from app.context import Info
 from app.engine.connection import Connection, Node, OrderDirection, connection
 from app.engine.direct import METADATA as DIRECT
 from app.engine.enums import describe
-from app.engine.filters import conditions
 from app.engine.roles import Role
 from app.errors import Problem
 from app.kit.money import CURRENCIES, quantise
@@ -25,6 +24,7 @@ from app.ledger.graphql import (
     events_of_position,
 )
 from app.ledger.graphql import Where as EventWhere
+from app.ledger.inputs import tests_of as event_tests
 from app.ledger.model import Effect
 from app.ledger.types import LedgerEvent
 from app.ledger.wire import PositionEvents
@@ -39,19 +39,6 @@ if TYPE_CHECKING:
     from app.assets.graphql import Asset
     from app.institutions.graphql import Institution
 
-describe(
-    State,
-    "What became of a position's money; the same six for every lifecycle.",
-    {
-        State.CREATED: "Agreed, nothing has come in yet.",
-        State.FUNDED: "The whole amount came in and is held.",
-        State.PARTIALLY_RELEASED: "Part of it went to the beneficiary, the rest is held.",
-        State.RELEASED: "All that was held went to the beneficiary. Final.",
-        State.CANCELLED: "Called off; what was held went back to the funder. Final.",
-        State.EXPIRED: "Its deadline passed; what was held went back to the funder. Final.",
-    },
-    name="PositionState",
-)
 describe(
     Portion,
     "How much money a transition moves.",
@@ -218,7 +205,7 @@ class Position(Node):
     ) -> Connection[LedgerEvent]:
         """One page of its events; all positions of a level are asked together."""
         context, own = info.context, self.model.id
-        request, tests = context.page(first, after, last, before), conditions(where)
+        request, tests = context.page(first, after, last, before), event_tests(where)
         if self.events_upto is not None:
             tests = (*tests, Condition("position_version", "lte", self.events_upto))
         page = await context.load(events_of_position, own, request, tests, direction)

@@ -172,7 +172,7 @@ async def test_lists_are_filtered_ordered_paged_and_counted(ask):
         edges { node { name assets(first: 1, orderBy: {field: LABEL, direction: DESC}) {
           totalCount edges { node { label template { name } } } } } }
       }
-      eu: assetTemplates(where: {region: {eq: "EU_UK"}, vertical: {eq: "CONSTRUCTION"}}) { edges { node { name } } }
+      eu: assetTemplates(where: {region: {eq: EU_UK}, vertical: {eq: CONSTRUCTION}}) { edges { node { name } } }
       lcs: assetTemplates(where: {code: {in: ["TF_LC"]}}) { totalCount }
     }
     """

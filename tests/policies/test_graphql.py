@@ -84,7 +84,7 @@ async def test_lists_and_histories_tell_what_holds_and_what_held(ask):
         totalCount edges { node { id current history { totalCount } } }
       }
       before: policies(where: {current: false}) { edges { node { id current } } }
-      us: policies(where: {region: {eq: "US"}}) { edges { node { version } } }
+      us: policies(where: {region: {eq: US}}) { edges { node { version } } }
       node(id: $first) { ... on Policy { version } }
       odd: policy(id: "nonsense") { id }
     }

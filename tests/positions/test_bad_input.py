@@ -200,7 +200,7 @@ async def test_text_that_cannot_be_stored_cannot_be_looked_for_either(shared: De
                 )
             answered = await shared.run(document, {"where": where})
             assert answered.codes == ["BAD_REQUEST"], (name, where)
-    for where in ({"positionId": {"eq": bad}}, {"newState": {"in": [bad]}}, {"actorId": {"eq": bad}}):
+    for where in ({"positionId": {"eq": bad}}, {"currency": {"in": [bad]}}, {"actorId": {"eq": bad}}):
         answered = await shared.run(
             "query ($where: LedgerEventWhere) { ledgerEvents(where: $where) { totalCount } }",
             {"where": where},
@@ -208,6 +208,65 @@ async def test_text_that_cannot_be_stored_cannot_be_looked_for_either(shared: De
         assert answered.codes == ["BAD_REQUEST"], where
     named = await shared.run("query ($n: String!) { lifecycle(name: $n) { name } }", {"n": bad})
     assert named.data == {"lifecycle": None}
+
+
+NO_WORDS = [
+    ("ledgerEvents", "LedgerEventWhere", {"newState": {"eq": "FUNDEDD"}}, "BAD_USER_INPUT", "PositionState"),
+    ("ledgerEvents", "LedgerEventWhere", {"currency": {"in": ["USD", "QQQ"]}}, "BAD_REQUEST", "`currencies`"),
+    ("positions", "PositionWhere", {"currency": {"eq": "QQQ"}}, "BAD_REQUEST", "`currencies`"),
+    ("positions", "PositionWhere", {"currency": {"eq": "usd"}}, "BAD_REQUEST", "`currencies`"),
+    ("positions", "PositionWhere", {"state": {"in": ["FUNDEDD"]}}, "BAD_USER_INPUT", "PositionState"),
+    ("assetTemplates", "AssetTemplateWhere", {"region": {"eq": "USA"}}, "BAD_USER_INPUT", "Region"),
+    ("assetTemplates", "AssetTemplateWhere", {"vertical": {"in": ["SHIPS"]}}, "BAD_USER_INPUT", "Vertical"),
+    ("assetTemplates", "AssetTemplateWhere", {"code": {"eq": "NOPE"}}, "BAD_REQUEST", "CONSTR_ESCROW, "),
+    ("policies", "PolicyWhere", {"region": {"eq": "USA"}}, "BAD_USER_INPUT", "Region"),
+]
+
+
+@pytest.mark.parametrize(
+    ("query", "type_", "where", "code", "told"), NO_WORDS, ids=lambda value: str(value)[:40]
+)
+async def test_a_word_that_no_row_can_have_is_refused_and_never_answered_with_an_empty_list(
+    shared: Desk, query: str, type_: str, where: Any, code: str, told: str
+) -> None:
+    document = f"query ($where: {type_}) {{ {query}(where: $where) {{ totalCount }} }}"
+    answered = await shared.run(document, {"where": where})
+    assert answered.codes == [code]
+    assert told in answered.errors[0].message
+
+
+async def test_currencies_of_summaries_histories_and_streams_are_known_ones(shared: Desk) -> None:
+    position = await shared.position()
+    for document in (
+        '{ positionSummary(where: {currency: {eq: "QQQ"}}) { count } }',
+        f'{{ position(id: "{position.id}") {{ events(where: {{currency: {{eq: "QQQ"}}}}) {{ totalCount }} }} }}',
+    ):
+        assert (await shared.run(document)).codes == ["BAD_REQUEST"]
+
+
+async def test_states_roles_and_kinds_are_told_as_enums(shared: Desk) -> None:
+    position = await shared.position(state=factories.State.FUNDED)
+    document = """query ($id: ID!) {
+      position(id: $id) { events { edges { node { previousState newState actor { role } } } } }
+      currencies { code kind }
+      types: __schema { types { name fields { name type { name ofType { name } } } } }
+    }"""
+    answered = await shared.run(document, {"id": position.id})
+    assert not answered.errors
+    events = [edge["node"] for edge in answered.data["position"]["events"]["edges"]]
+    assert [(e["previousState"], e["newState"], e["actor"]["role"]) for e in events] == [
+        (None, "CREATED", "ADMIN"),
+        ("CREATED", "FUNDED", "ADMIN"),
+    ]
+    kinds = {currency["code"]: currency["kind"] for currency in answered.data["currencies"]}
+    assert (kinds["USD"], kinds["BTC"]) == ("FIAT", "TOKEN")
+    types = {
+        (type_["name"], field["name"]): field["type"]["name"] or field["type"]["ofType"]["name"]
+        for type_ in answered.data["types"]["types"]
+        for field in type_["fields"] or ()
+    }
+    assert types["LedgerEvent", "previousState"] == types["LedgerEvent", "newState"] == "PositionState"
+    assert (types["Actor", "role"], types["Currency", "kind"]) == ("Role", "CurrencyKind")
 
 
 async def test_a_filter_takes_so_many_values_and_such_long_text(shared: Desk) -> None:
