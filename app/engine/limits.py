@@ -32,7 +32,7 @@ from app.engine.masking import (
     restated,
 )
 from app.engine.measures import Shapes, fragments_of, operations_of
-from app.engine.prices import Prices, sizing_variables
+from app.engine.prices import DEFINITION, Prices, sizing_variables
 from app.engine.reckoning import Reckoner, Reckoning
 from app.settings import Settings
 
@@ -40,6 +40,8 @@ SOURCE_CHARACTERS_MAX = 262_144
 COMMENTS_MAX = 1_000
 DIGITS_MAX = 400
 EXPONENT_MAX = 308
+# In the metadata of a mutation whose command the Idempotency-Key header names.
+KEYED_BY_HEADER = "keyedByHeader"
 # What graphql-core says when its rules have worked long enough on one document.
 ABORTED = "Validation aborted."
 
@@ -227,11 +229,10 @@ class Documented(SchemaExtension):
         operation = next(found for found in operations if (found.name.value if found.name else None) == name)
         _note(context.context, operation, known)
         fields = known.root_fields(operation)
-        if _shares_key(context.context, operation, fields):
-            return [
-                refusal(BAD_REQUEST, "the Idempotency-Key header serves one mutation: use `idempotencyKey`")
-            ]
         schema, variables = context.schema._schema, context.variables or {}
+        misused = _misused_key(context.context, operation, fields, schema)
+        if misused is not None:
+            return [refusal(BAD_REQUEST, misused)]
         estimate = self._judge.estimate(known, operation, schema, variables)
         if not isinstance(estimate, Estimate):
             return [estimate]
@@ -266,7 +267,24 @@ def _note(context: Any, operation: OperationDefinitionNode, known: Known) -> Non
         context.document_hash = known.hash
 
 
-def _shares_key(context: Any, operation: OperationDefinitionNode, fields: Mapping[str, int]) -> bool:
-    """Whether one Idempotency-Key header would have to serve several mutations."""
+def _misused_key(
+    context: Any, operation: OperationDefinitionNode, fields: Mapping[str, int], schema: GraphQLSchema
+) -> str | None:
+    """Why an Idempotency-Key header cannot do what it was sent for; None where it can, or where nothing is done."""
     key = getattr(getattr(context, "request", None), "idempotency_key", None)
-    return key is not None and operation.operation is OperationType.MUTATION and sum(fields.values()) > 1
+    if key is None or operation.operation is not OperationType.MUTATION:
+        return None
+    if sum(fields.values()) > 1:
+        return "the Idempotency-Key header serves one mutation: use `idempotencyKey`"
+    without = [name for name in fields if not _is_keyed(schema, name)]
+    if without:
+        return f"the Idempotency-Key header serves mutations that open or move positions, not {without[0]}"
+    return None
+
+
+def _is_keyed(schema: GraphQLSchema, name: str) -> bool:
+    assert schema.mutation_type is not None, "a mutation was found valid"
+    if name not in schema.mutation_type.fields:
+        return True  # __typename does nothing
+    definition = schema.mutation_type.fields[name].extensions.get(DEFINITION)
+    return bool((getattr(definition, "metadata", None) or {}).get(KEYED_BY_HEADER))

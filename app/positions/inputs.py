@@ -11,6 +11,7 @@ from app.engine.connection import OrderDirection
 from app.engine.enums import describe
 from app.engine.filters import DecimalFilter, IDFilter, TextFilter, TimeFilter, WordFilter, conditions
 from app.engine.scalars import JsonObject, Long
+from app.errors import BadRequest
 from app.kit.canonical import Json
 from app.ledger.inputs import PositionStateFilter, known_currencies
 from app.positions.lifecycle import Intent
@@ -117,7 +118,8 @@ class PositionOrder:
 
 _KEY = (
     "A name for this command, at most 255 characters: the same command sent again with it acts once and gets the "
-    "same answer. Without one the Idempotency-Key header serves, where the document has one mutation."
+    "same answer. Without one the Idempotency-Key header serves, where the document has one mutation (in a list, with "
+    "each item's place added). To give both, and not the same, is refused."
 )
 _OCCURRED = (
     "Business time, when it is not now; at most microseconds. Not in the future, but for five minutes in which "
@@ -164,7 +166,7 @@ class CreatePositionInput:
             occurred_at=self.occurred_at,
             reason=self.reason,
             metadata=_metadata(self.metadata),
-            idempotency_key=self.idempotency_key if self.idempotency_key is not None else header_key,
+            idempotency_key=_one_key(self.idempotency_key, header_key),
         )
 
 
@@ -196,7 +198,7 @@ class MovePositionInput:
             metadata=_metadata(self.metadata),
             expected_version=self.expected_version,
             occurred_at=self.occurred_at,
-            idempotency_key=self.idempotency_key if self.idempotency_key is not None else header_key,
+            idempotency_key=_one_key(self.idempotency_key, header_key),
         )
 
 
@@ -214,7 +216,9 @@ class ReleasePositionInput(MovePositionInput):
 class TransitionPositionInput(MovePositionInput):
     """Where to, and with how much."""
 
-    to_state: State | None = strawberry.field(default=None, description="The state to go to.")
+    to_state: State | None = strawberry.field(
+        default=None, description="The state to go to; give this or `toStage`."
+    )
     to_stage: str | None = strawberry.field(
         default=None, description="The lifecycle's own stage to go to, where several mean one state."
     )
@@ -225,7 +229,8 @@ class TransitionPositionInput(MovePositionInput):
 
     def intent(self) -> Intent:
         """As the lifecycle engine takes it."""
-        return Intent(stage=self.to_stage, state=self.to_state, amount=self.amount)
+        named_by = "toState" if self.to_stage is None else "toStage"
+        return Intent(stage=self.to_stage, state=self.to_state, amount=self.amount, named_by=named_by)
 
 
 @strawberry.input(description="Transitions to take.")
@@ -236,6 +241,14 @@ class TransitionPositionsInput:
     atomic: bool = strawberry.field(
         default=False, description="True: all of them or none. False: each for itself."
     )
+
+
+def _one_key(given: str | None, header_key: str | None) -> str | None:
+    if given is not None and header_key is not None and given != header_key:
+        raise BadRequest(
+            "idempotencyKey and the Idempotency-Key header name different keys; give one of the two"
+        )
+    return header_key if given is None else given
 
 
 def _metadata(value: JsonObject | None) -> Metadata:

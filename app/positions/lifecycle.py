@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 
@@ -65,6 +65,8 @@ class Intent:
     effect: Effect | None = None
     amount: Decimal | None = None
     by_timer: bool = False
+    # The input that says where to, for refusals to name; None where the mutation's own name says it.
+    named_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def decide(
             money.check_scale(intent.amount, CURRENCIES[position.currency])
         except BadAmount as error:
             return Problem(ErrorCode.VALIDATION_FAILED, str(error), "amount")
-    amount = portion(arrow, position, intent.amount)
+    amount = portion(arrow, position, intent.amount, intent.named_by)
     return amount if isinstance(amount, Problem) else Step(arrow, amount, judged)
 
 
@@ -162,7 +164,9 @@ def choose(lifecycle: Lifecycle, position: Position, intent: Intent) -> Transiti
         if offered
         else f"{position.stage} is final"
     )
-    return Problem(ErrorCode.TRANSITION_NOT_ALLOWED, f"this position cannot do that: {from_here}", "toState")
+    return Problem(
+        ErrorCode.TRANSITION_NOT_ALLOWED, f"this position cannot do that: {from_here}", intent.named_by
+    )
 
 
 def _meant(lifecycle: Lifecycle, arrow: Transition, intent: Intent) -> bool:
@@ -172,11 +176,13 @@ def _meant(lifecycle: Lifecycle, arrow: Transition, intent: Intent) -> bool:
     return intent.stage in (None, arrow.target) and intent.state in (None, lifecycle.stages[arrow.target])
 
 
-def portion(arrow: Transition, position: Position, amount: Decimal | None) -> Decimal | Problem:
+def portion(
+    arrow: Transition, position: Position, amount: Decimal | None, named_by: str | None = None
+) -> Decimal | Problem:
     """The money an arrow moves; refuses an amount that does not fit it."""
     whole = {Portion.NONE: ZERO, Portion.WHOLE: position.amount, Portion.ALL: position.balances.held}
     if arrow.portion is Portion.PART:
-        return _part(position, amount)
+        return _part(position, amount, named_by)
     due = whole[arrow.portion]
     if amount is None or amount == due:
         return due
@@ -192,7 +198,7 @@ def _above(amount: Decimal, due: Decimal) -> ErrorCode:
     return ErrorCode.INSUFFICIENT_HELD if amount > due else ErrorCode.VALIDATION_FAILED
 
 
-def _part(position: Position, amount: Decimal | None) -> Decimal | Problem:
+def _part(position: Position, amount: Decimal | None, named_by: str | None) -> Decimal | Problem:
     currency, held = CURRENCIES[position.currency], position.balances.held
     if amount is None:
         return Problem(ErrorCode.VALIDATION_FAILED, "say how much to release: give an amount", "amount")
@@ -207,7 +213,7 @@ def _part(position: Position, amount: Decimal | None) -> Decimal | Problem:
         return Problem(
             ErrorCode.TRANSITION_NOT_ALLOWED,
             f"{held_text} is all that is held: to release all of it, transition to RELEASED or use releasePosition",
-            "toState",
+            named_by,
         )
     return exact
 
@@ -217,10 +223,15 @@ def _before_deadline(position: Position, _intent: Intent, circumstances: Circums
         return Deny(
             Problem(
                 ErrorCode.POSITION_EXPIRED,
-                f"its deadline passed at {position.expires_at.isoformat()}; it expires and what is held is refunded",
+                f"its deadline passed at {_told(position.expires_at)}; it expires and what is held is refunded",
             )
         )
     return Allow()
+
+
+def _told(moment: datetime) -> str:
+    """As the API spells times."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _due(position: Position, intent: Intent, circumstances: Circumstances) -> Allow | Deny:

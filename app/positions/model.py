@@ -6,7 +6,17 @@ from decimal import Decimal
 
 from app.ledger.model import Balances, Effect, Event, State
 
-__all__ = ["Held", "Position", "State", "opened", "stamped"]
+__all__ = [
+    "DEADLINE_MAX",
+    "KEY_LENGTH_MAX",
+    "REASON_LENGTH_MAX",
+    "REFERENCE_LENGTH_MAX",
+    "Held",
+    "Position",
+    "State",
+    "opened",
+    "stamped",
+]
 
 
 REFERENCE_LENGTH_MAX = 255

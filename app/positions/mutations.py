@@ -9,7 +9,9 @@ import strawberry
 from app.audit.model import Action
 from app.context import Context, Info, may
 from app.engine.failures import UserError
+from app.engine.limits import KEYED_BY_HEADER
 from app.errors import BadRequest, Denied, ErrorCode, NotFound, Problem, Refusal
+from app.kit.chain import digest
 from app.ledger.model import Effect
 from app.ledger.ring import place
 from app.ledger.types import LedgerEvent
@@ -24,7 +26,7 @@ from app.positions.inputs import (
     TransitionPositionsInput,
 )
 from app.positions.lifecycle import Intent
-from app.positions.model import State
+from app.positions.model import KEY_LENGTH_MAX, State
 from app.positions.service import Asker, Move, Opening
 from app.positions.types import Position
 from app.principal import Scope
@@ -78,6 +80,8 @@ Transition = Annotated[
 ]
 Transitions = Annotated[TransitionPositionsInput, strawberry.argument(description="The transitions to take.")]
 MOVES = [may(Scope.POSITIONS_MOVE)]
+# The Idempotency-Key header names their commands.
+KEYED = {KEYED_BY_HEADER: True}
 
 
 @strawberry.type
@@ -85,7 +89,9 @@ class Mutation:
     """Everything that changes a position passes the ledger's writer."""
 
     @strawberry.mutation(
-        permission_classes=MOVES, description="Open a position on an asset. No money moves yet."
+        permission_classes=MOVES,
+        metadata=KEYED,
+        description="Open a position on an asset. No money moves yet.",
     )
     async def create_position(self, info: Info, input: Item) -> PositionPayload:
         """One position."""
@@ -93,6 +99,7 @@ class Mutation:
 
     @strawberry.mutation(
         permission_classes=MOVES,
+        metadata=KEYED,
         description="Open positions, each for itself: one refused takes no other down.",
     )
     async def create_positions(self, info: Info, input: Items) -> PositionsPayload:
@@ -106,7 +113,9 @@ class Mutation:
         results = await asyncio.gather(*(_create(info.context, opening, item=True) for opening in openings))
         return PositionsPayload(results=list(results))
 
-    @strawberry.mutation(permission_classes=MOVES, description="The whole amount has come in: hold it.")
+    @strawberry.mutation(
+        permission_classes=MOVES, metadata=KEYED, description="The whole amount has come in: hold it."
+    )
     async def fund_position(self, info: Info, input: Which) -> PositionPayload:
         """CREATED → FUNDED."""
         return await _move(
@@ -115,6 +124,7 @@ class Mutation:
 
     @strawberry.mutation(
         permission_classes=MOVES,
+        metadata=KEYED,
         description="Release held money to the beneficiary: a part of it any number of times, or all that is held.",
     )
     async def release_position(self, info: Info, input: Release) -> PositionPayload:
@@ -123,7 +133,9 @@ class Mutation:
         return await _move(info.context, input.move("releasePosition", intent, _header_key(info)))
 
     @strawberry.mutation(
-        permission_classes=MOVES, description="Call it off: what is held goes back to the funder."
+        permission_classes=MOVES,
+        metadata=KEYED,
+        description="Call it off: what is held goes back to the funder.",
     )
     async def cancel_position(self, info: Info, input: Which) -> PositionPayload:
         """→ CANCELLED."""
@@ -132,7 +144,9 @@ class Mutation:
 
     @strawberry.mutation(
         permission_classes=MOVES,
-        description="Let it expire: what is held goes back to the funder. Deadlines do this by themselves.",
+        metadata=KEYED,
+        description="Let it expire, whatever its deadline: what is held goes back to the funder. A deadline that "
+        "passes does this by itself; the event's `evidence` says whether it had.",
     )
     async def expire_position(self, info: Info, input: Which) -> PositionPayload:
         """→ EXPIRED."""
@@ -140,7 +154,7 @@ class Mutation:
         return await _move(info.context, input.move("expirePosition", intent, _header_key(info)))
 
     @strawberry.mutation(
-        permission_classes=MOVES, description="Take any transition that the lifecycle offers."
+        permission_classes=MOVES, metadata=KEYED, description="Take any transition that the lifecycle offers."
     )
     async def transition_position(self, info: Info, input: Transition) -> PositionPayload:
         """The general form."""
@@ -148,6 +162,7 @@ class Mutation:
 
     @strawberry.mutation(
         permission_classes=MOVES,
+        metadata=KEYED,
         description="Take several transitions, each for itself or (atomic) all or none.",
     )
     async def transition_positions(self, info: Info, input: Transitions) -> PositionsPayload:
@@ -257,7 +272,11 @@ def _header_key(info: Info) -> str | None:
 
 
 def _item_key(key: str | None, place_: int) -> str | None:
-    return None if key is None else f"{key}:{place_}"
+    """What an item of a list is named by the header: a hash of it, where there is no room for the place."""
+    if key is None:
+        return None
+    spelled = f"{key}:{place_}"
+    return spelled if len(spelled) <= KEY_LENGTH_MAX else f"sha256:{digest(spelled.encode()).hex()}"
 
 
 def _too_many(context: Context, count: int) -> Problem | None:

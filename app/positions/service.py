@@ -126,6 +126,8 @@ def move(asker: Asker, wanted: Move, institution_id: str) -> MovePosition:
     intent = wanted.intent
     if intent.amount is not None and intent.amount <= 0:
         raise Invalid("the amount must be greater than zero", "amount")
+    if intent.stage is None and intent.state is None and intent.effect is None:
+        raise Invalid("say where to: give toState, or toStage", "toState")
     if intent.stage is not None:
         _text(intent.stage, REFERENCE_LENGTH_MAX, "toStage")
     key = _key(

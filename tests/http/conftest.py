@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from app.context import Context, Services
-from app.engine.limits import extensions
+from app.engine.limits import KEYED_BY_HEADER, extensions
 from app.engine.masking import Schema
 from app.engine.scalars import SCALARS, JsonObject
 from app.errors import Forbidden, NotFound, Overloaded, Unavailable
@@ -152,7 +152,7 @@ class Query:
 
 @strawberry.type
 class Mutation:
-    @strawberry.mutation
+    @strawberry.mutation(metadata={KEYED_BY_HEADER: True})
     def note(self, info: Info, text: str) -> str | None:
         return f"{text}:{info.context.request.idempotency_key}"
 
