@@ -21,7 +21,7 @@ from app.audit.watch import Watch
 from app.engine.connection import page_request
 from app.engine.failures import UserError
 from app.engine.limits import Bill, Toll
-from app.errors import BadRequest, Forbidden, NotFound, Refusal, Unknown
+from app.errors import ErrorCode, Forbidden, Invalid, NotFound, Refusal, Unknown
 from app.kit.clock import Clock
 from app.kit.ids import Ids, is_id
 from app.ledger.bell import Topic
@@ -213,6 +213,8 @@ class Context:
         resource_id: str | None = None,
     ) -> None:
         """Have it written in the audit that this was asked for and refused; never waits, never fails."""
+        if code == ErrorCode.VERSION_CONFLICT:
+            action = Action.CONCURRENCY_CONFLICT
         entry = AuditEntry(
             institution_id=self.principal.institution_id or _institution(institution_id),
             actor_id=self.principal.id,
@@ -288,11 +290,11 @@ def _institution(institution_id: str | None) -> str | None:
 
 
 def only_institution(context: Context, institution_id: str | None) -> str:
-    """The institution that is meant: the one named, else the asker's own; root has to name one.
+    """The institution that is meant: the one named, else the asker's own; refuses root who names none.
 
     Whether it is there for the asker is found out by whoever reads or works on it.
     """
     found = institution_id if institution_id is not None else context.principal.institution_id
     if found is None:
-        raise BadRequest("as root, name the institution: institutionId")
+        raise Invalid("as root, name the institution", "institutionId")
     return found

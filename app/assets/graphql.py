@@ -22,6 +22,7 @@ from app.context import Context, Info, may, only_institution
 from app.engine.connection import After, Before, Connection, First, Last, connection
 from app.engine.failures import UserError
 from app.engine.roles import Scope
+from app.errors import NotFound
 from app.kit.canonical import Json
 
 __all__ = ["Asset", "AssetTemplate", "Mutation", "Query", "asset_by_id", "node", "template_by_id"]
@@ -140,9 +141,9 @@ class Mutation:
     async def create_asset_template(self, info: Info, input: TemplateInput) -> CreateAssetTemplatePayload:
         """One transaction with its audit row."""
         context = info.context
-        institution_id = only_institution(context, input.institution_id)
 
         async def attempt() -> CreateAssetTemplatePayload:
+            institution_id = only_institution(context, input.institution_id)
             lifecycles = frozenset(context.services.lifecycles)
             async with context.working(institution_id) as work:
                 made = await service.create_template(
@@ -155,7 +156,7 @@ class Mutation:
             Action.ASSET_TEMPLATE_CREATED,
             "assetTemplate",
             attempt,
-            institution_id=institution_id,
+            institution_id=input.institution_id,
         )
 
     @strawberry.mutation(
@@ -165,9 +166,9 @@ class Mutation:
     async def create_asset(self, info: Info, input: Input) -> CreateAssetPayload:
         """One transaction with its audit row."""
         context = info.context
-        institution_id = only_institution(context, input.institution_id)
 
         async def attempt() -> CreateAssetPayload:
+            institution_id = await _place(context, input)
             async with context.working(institution_id) as work:
                 made = await service.create_asset(
                     work,
@@ -179,8 +180,20 @@ class Mutation:
             return CreateAssetPayload(asset=Asset.of(made))
 
         return await context.answer(
-            CreateAssetPayload, Action.ASSET_CREATED, "asset", attempt, institution_id=institution_id
+            CreateAssetPayload, Action.ASSET_CREATED, "asset", attempt, institution_id=input.institution_id
         )
+
+
+async def _place(context: Context, input: CreateAssetInput) -> str:
+    """The institution of a new asset: where root names none, its template's."""
+    named = input.institution_id or context.principal.institution_id
+    if named is not None:
+        return named
+    async with context.reading() as reading:
+        found = await service.templates_by_id(reading, context.scope, [input.template_id])
+    if input.template_id not in found:
+        raise NotFound("asset template", "templateId")
+    return found[input.template_id].institution_id
 
 
 async def template(context: Context, id: str) -> AssetTemplate | None:

@@ -61,7 +61,7 @@ class AssetTemplateOrder:
     """An order of templates."""
 
     field: AssetTemplateOrderField = strawberry.field(description="What they are ordered by.")
-    direction: OrderDirection = strawberry.field(description=_DIRECTION)
+    direction: OrderDirection = strawberry.field(default=OrderDirection.DESC, description=_DIRECTION)
 
 
 @strawberry.input(description="The order of a list of assets; without one, the newest come first.")
@@ -69,7 +69,7 @@ class AssetOrder:
     """An order of assets."""
 
     field: AssetOrderField = strawberry.field(description="What they are ordered by.")
-    direction: OrderDirection = strawberry.field(description=_DIRECTION)
+    direction: OrderDirection = strawberry.field(default=OrderDirection.DESC, description=_DIRECTION)
 
 
 @strawberry.input(description="Which templates a list has: those that pass every test.")
@@ -173,7 +173,9 @@ class CreateAssetInput:
         default=None,
         description="Anything worth keeping with it, as the template's schema demands; at most 64 KB.",
     )
-    institution_id: strawberry.ID | None = strawberry.field(default=None, description=_INSTITUTION)
+    institution_id: strawberry.ID | None = strawberry.field(
+        default=None, description="The institution it is for, as a check; absent, the template says it."
+    )
 
 
 def tests(where: object | None) -> tuple[Condition, ...]:

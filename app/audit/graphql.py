@@ -39,7 +39,7 @@ describe(
         Action.AUTH_FORBIDDEN: "A key asked for something that its role or scopes do not allow.",
         Action.VALIDATION_FAILED: "A request was malformed before it named an action.",
         Action.RATE_LIMITED: "A key or an address asked too much at once.",
-        Action.CONCURRENCY_CONFLICT: "A request met another one and was turned away.",
+        Action.CONCURRENCY_CONFLICT: "A move expected a version of its position that another move had passed.",
     },
     name="AuditAction",
 )
@@ -168,7 +168,9 @@ class AuditEventOrder:
     """The order of `auditEvents`."""
 
     field: AuditEventOrderField = strawberry.field(description="What to order by.")
-    direction: OrderDirection = strawberry.field(description="Which end comes first.")
+    direction: OrderDirection = strawberry.field(
+        default=OrderDirection.DESC, description="Which end comes first."
+    )
 
 
 @strawberry.type

@@ -201,9 +201,9 @@ class Mutation:
     ) -> CreateApiKeyPayload:
         """Make a key."""
         context = info.context
-        institution_id = only_institution(context, input.institution_id)
 
         async def attempt() -> CreateApiKeyPayload:
+            institution_id = only_institution(context, input.institution_id)
             async with context.working(institution_id) as work:
                 made = await service.create_api_key(work, institution_id, input.draft())
             return CreateApiKeyPayload(api_key=ApiKey.of(made.key), secret=made.secret)
@@ -213,7 +213,7 @@ class Mutation:
             Action.API_KEY_CREATED,
             "apiKey",
             attempt,
-            institution_id=institution_id,
+            institution_id=input.institution_id,
         )
 
     @strawberry.mutation(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import strawberry
 
-from app.context import Context, Info, may, only_institution
+from app.context import Context, Info, may
 from app.engine.connection import Connection, OrderDirection, connection
 from app.errors import BadRequest
 from app.kit.money import CURRENCIES
@@ -129,7 +129,9 @@ class Query:
             raise BadRequest("no account is named so; see the description of `account`")
         if currency not in CURRENCIES:
             raise BadRequest("the currency is not known; `currencies` lists those that are")
-        owner = only_institution(context, institution_id)
+        owner = institution_id or context.principal.institution_id
+        if owner is None:
+            raise BadRequest("as root, name the institution: institutionId")
         request = context.page(first, after, last, before)
         async with context.reading() as reading:
             page = await service.statement(

@@ -18,7 +18,8 @@ describe(
         State.PARTIALLY_RELEASED: "Part of it went to the beneficiary, the rest is held.",
         State.RELEASED: "All that was held went to the beneficiary. Final.",
         State.CANCELLED: "Called off; what was held went back to the funder. Final.",
-        State.EXPIRED: "Its deadline passed; what was held went back to the funder. Final.",
+        State.EXPIRED: "Its deadline passed, or somebody let it expire before; what was held went back to the funder. "
+        "Final.",
     },
     name="PositionState",
 )

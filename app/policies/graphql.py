@@ -97,15 +97,19 @@ class Mutation:
     ) -> SetPolicyPayload:
         """One transaction with its audit row."""
         context = info.context
-        institution_id = only_institution(context, input.institution_id)
 
         async def attempt() -> SetPolicyPayload:
+            institution_id = only_institution(context, input.institution_id)
             async with context.working(institution_id) as work:
                 made = await service.set_policy(work, institution_id, input.region, input.limits())
             return SetPolicyPayload(policy=Policy.of(made))
 
         return await context.answer(
-            SetPolicyPayload, Action.POLICY_UPDATED, service.RESOURCE, attempt, institution_id=institution_id
+            SetPolicyPayload,
+            Action.POLICY_UPDATED,
+            service.RESOURCE,
+            attempt,
+            institution_id=input.institution_id,
         )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import strawberry
 
 from app.context import Context, Info, may
-from app.errors import BadRequest, Unavailable
+from app.errors import BadRequest, NotFound, Unavailable
 from app.ledger import live, service
 from app.ledger.graphql import After, Heartbeat
 from app.ledger.model import Event
@@ -78,7 +78,7 @@ class Subscription:
         context = info.context
         async with context.reading() as reading:
             if not await reads.fetch_many(reading, context.scope, [str(id)]):
-                raise BadRequest("there is no such position")
+                raise NotFound("position", "id")
         await context.renew()
         tests = (Condition("id", "eq", str(id)),)
         async with aclosing(_changes(context, tests, after, heartbeat_seconds)) as changes:

@@ -111,9 +111,10 @@ class Mutation:
     async def create_webhook_endpoint(self, info: Info, input: New) -> WebhookSecretPayload:
         """One transaction with its audit row."""
         context = info.context
-        services, institution_id = context.services, only_institution(context, input.institution_id)
+        services = context.services
 
         async def attempt() -> WebhookSecretPayload:
+            institution_id = only_institution(context, input.institution_id)
             async with context.working(institution_id) as work:
                 told = await service.create_endpoint(
                     work,
@@ -130,7 +131,7 @@ class Mutation:
             Action.WEBHOOK_ENDPOINT_CREATED,
             RESOURCE,
             attempt,
-            institution_id=institution_id,
+            institution_id=input.institution_id,
         )
 
     @strawberry.mutation(
