@@ -57,7 +57,9 @@ class Query(
     """The slices' queries."""
 
     @strawberry.field(
-        permission_classes=[may(Scope.READ)], description="Anything by its id; null when it is not there."
+        permission_classes=[may(Scope.READ)],
+        description="Anything by its id; null when it is not there. Audit rows (aud_…) alone are not found so: "
+        "`auditEvents` lists them.",
     )
     async def node(
         self, info: Info, id: Annotated[strawberry.ID, strawberry.argument(description="The id.")]

@@ -73,7 +73,9 @@ class InstitutionOrder:
     """An order of institutions."""
 
     field: InstitutionOrderField = strawberry.field(description="What they are ordered by.")
-    direction: OrderDirection = strawberry.field(description="Which end comes first.")
+    direction: OrderDirection = strawberry.field(
+        default=OrderDirection.DESC, description="Which end comes first."
+    )
 
 
 @strawberry.input(description="The order of a list of keys; without one, the newest come first.")
@@ -81,7 +83,9 @@ class ApiKeyOrder:
     """An order of keys."""
 
     field: ApiKeyOrderField = strawberry.field(description="What they are ordered by.")
-    direction: OrderDirection = strawberry.field(description="Which end comes first.")
+    direction: OrderDirection = strawberry.field(
+        default=OrderDirection.DESC, description="Which end comes first."
+    )
 
 
 @strawberry.input(description="A test on a role.")

@@ -38,7 +38,9 @@ class PolicyOrder:
     """An order of policies."""
 
     field: PolicyOrderField = strawberry.field(description="What they are ordered by.")
-    direction: OrderDirection = strawberry.field(description="Which end comes first.")
+    direction: OrderDirection = strawberry.field(
+        default=OrderDirection.DESC, description="Which end comes first."
+    )
 
 
 @strawberry.input(description="Which policies a list has: those that pass every test.")

@@ -44,7 +44,10 @@ Before = Annotated[
 describe(
     CurrencyKind,
     "Who issues a currency.",
-    {CurrencyKind.FIAT: "A country or a union of them.", CurrencyKind.TOKEN: "No country: it lives on a chain."},
+    {
+        CurrencyKind.FIAT: "A country or a union of them.",
+        CurrencyKind.TOKEN: "No country: it lives on a chain.",
+    },
 )
 
 

@@ -88,7 +88,7 @@ class WebhookOrder:
     """An order."""
 
     field: WebhookOrderField = strawberry.field(description="What they are ordered by.")
-    direction: OrderDirection = strawberry.field(description=_DIRECTION)
+    direction: OrderDirection = strawberry.field(default=OrderDirection.DESC, description=_DIRECTION)
 
 
 @strawberry.input(description="Which endpoints a list has: those that pass every test.")
