@@ -135,15 +135,10 @@ async def create_asset(
     return asset
 
 
-async def fetch_terms(connection: "AsyncConnection", scope: str, asset_id: str) -> Pair | None:
-    """An asset with its template, which says what is enforced on positions; None when `scope` sees none."""
-    return (await fetch_terms_each(connection, scope, [asset_id])).get(asset_id)
-
-
 async def fetch_terms_each(
     connection: "AsyncConnection", scope: str, asset_ids: Sequence[str]
 ) -> Mapping[str, Pair]:
-    """The same for many assets; those that `scope` does not see are missing."""
+    """Assets with their templates, which say what is enforced on positions; what `scope` does not see is missing."""
     found = await assets_by_id(connection, scope, asset_ids)
     template_ids = sorted({asset.template_id for asset in found.values()})
     templates = await store.templates_by_id(connection, scope, template_ids)

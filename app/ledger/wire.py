@@ -65,7 +65,6 @@ NESTED = {
 }
 POSTING = {"account": 0, "amount": 1, "currency": 2}
 ARGUMENTS = frozenset({"first", "last", "direction"})
-PAGE_INFO = ("hasNextPage", "hasPreviousPage", "startCursor", "endCursor")
 TYPENAMES = {"balancesAfter": "Balances", "actor": "Actor", "postings": "Posting"}
 
 # Of a position as it is: all of its history.

@@ -1,4 +1,4 @@
-"""Positions counted and summed up, and the points in the past that queries can name."""
+"""`positionSummary` as GraphQL tells it, and the points in the past that queries can name."""
 
 from collections.abc import Mapping
 from datetime import datetime

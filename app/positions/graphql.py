@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated
-from zoneinfo import available_timezones
 
 import strawberry
 
@@ -24,9 +23,6 @@ from app.positions.types import Lifecycle, Position
 from app.principal import ALL_INSTITUTIONS, Scope
 from app.storage.conditions import Condition
 from app.storage.paging import Order, Page, PageRequest
-
-GROUPS_MAX = 1_000
-ZONES = frozenset(available_timezones())
 
 OrderBy = Annotated[
     PositionOrder | None, strawberry.argument(description="In which order; newest first when absent.")

@@ -1,4 +1,4 @@
-"""What can be done with positions: open one, move one, read them."""
+"""What can be done with positions, open one and move one: wishes become checked commands for the writer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Positions counted and summed up, as they are or as they were."""
+"""The SQL that counts positions and sums them up, as they are or as they were."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -60,9 +60,6 @@ class Page(Generic[T]):
     has_previous: bool
 
 
-EMPTY: Page[Any] = Page((), False, False)
-
-
 def paged(statement: Select[Any], order: Order, request: PageRequest) -> Select[Any]:
     """`statement` narrowed to one page of it, one row more than asked to see whether there are more."""
     keyed = statement.add_columns(*(column.label(f"{KEY}{i}") for i, column in enumerate(order.columns)))

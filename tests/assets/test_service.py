@@ -50,8 +50,8 @@ async def test_the_same_name_makes_the_next_version_and_assets_keep_theirs(offic
     second = await make_template(office, here, draft(config=CONFIG | {"minAmount": "5"}))
     assert (second.name, second.version) == (first.name, 2)
     async with office.services.database.reading(here.id) as connection:
-        kept = await service.fetch_terms(connection, here.id, asset.id)
-    assert kept == (asset, first)
+        kept = await service.fetch_terms_each(connection, here.id, [asset.id])
+    assert kept == {asset.id: (asset, first)}
 
 
 async def test_many_at_once_make_versions_one_to_n_once_each(office):

@@ -14,7 +14,7 @@ from app.positions import store
 from app.positions.model import Position
 from app.storage.conditions import Condition
 from app.storage.database import Address, Database
-from app.storage.paging import EMPTY, Order, Page, PageRequest
+from app.storage.paging import Order, Page, PageRequest
 
 OWNER, OTHER = f"inst_{1:026}", f"inst_{2:026}"
 ROWS = 60
@@ -109,7 +109,7 @@ async def test_a_page_of_nothing(reading: AsyncConnection) -> None:
     page = await store.fetch_list(reading, OWNER, (), order, PageRequest(0))
     assert (page.rows, page.has_next, page.has_previous) == ((), True, False)
     nobody = (Condition("holder_reference", "eq", "nobody"),)
-    assert await store.fetch_list(reading, OWNER, nobody, order, PageRequest(5)) == EMPTY
+    assert await store.fetch_list(reading, OWNER, nobody, order, PageRequest(5)) == Page((), False, False)
     assert await store.count_list(reading, OWNER, nobody) == 0
 
 
