@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from app.storage import embedded
+from app.storage.provide import prepare
 from tests.docs.blocks import Block, blocks
 from tests.serving import ROOT, Server, free_port, plain_environment, process
 
 BLOCKS = blocks(ROOT / "docs" / "operations.md")
-SHELL = [block for block in BLOCKS if block.language == "sh"]
+BESIDE = "beside a server"
+SHELL = [block for block in BLOCKS if block.language == "sh" and block.mark != BESIDE]
 SQL = [block for block in BLOCKS if block.language == "sql"]
 UNTIL_STOPPED = "until stopped"
 PLACE = "db.example:5432"
@@ -58,6 +60,27 @@ def test_the_page_has_the_blocks_that_are_tried_here() -> None:
     assert {block.language for block in BLOCKS} == {"sql", "sh", "json"}
     assert [block.mark for block in SHELL] == ["", UNTIL_STOPPED]
     assert len(SQL) == 2
+    assert [block.mark for block in BLOCKS].count(BESIDE) == 1
+
+
+def test_the_embedded_database_is_looked_into_as_the_page_says(tmp_path: Path) -> None:
+    (typed,) = [block.text for block in BLOCKS if block.mark == BESIDE]
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    environment = plain_environment() | {"PYTHONPATH": str(ROOT)}
+    with embedded.start(tmp_path / ".escrowgrid", durable=False) as running:
+        prepare(running.admin_url)
+        said = subprocess.run(
+            ["sh", "-c", f"set -eu\n{typed}"],
+            cwd=tmp_path,
+            env=environment,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+    assert said.returncode == 0, said.stderr
+    assert "currency | state" in said.stdout
+    assert "append-only" in said.stderr
+    assert "not even a superuser" in said.stdout
 
 
 def test_the_logins_it_makes_are_enough_for_migrations_and_for_the_server(operator: Operator) -> None:
