@@ -40,7 +40,7 @@ check: .venv/installed-dev ## Format, lint, types, import directions, and whethe
 schema: .venv/installed ## Write schema.graphql
 	$(RUN) app.cli schema
 
-bench: .venv/installed-dev ## Measure: every figure of the README
+bench: .venv/installed-dev ## Measure what pages, writes and fan-out cost on this machine: ARGS="--only nested"
 	$(RUN) benchmarks $(ARGS)
 
 soak: .venv/installed-dev ## Put every promise of the ledger to it for so long, then tell the counts: MINUTES=20
@@ -58,7 +58,7 @@ clean: ## Remove .venv, caches and builds; the database in .escrowgrid stays
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## Tell what there is
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | awk -F '\t' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1	/p' Makefile | awk -F '\t' '{ printf "make %-8s %s\n", $$1, $$2 }'
 
 # setuptools is in the lock, so that the project itself is installed without fetching anything that has no hash.
 .venv/installed: requirements.lock pyproject.toml .venv/made
