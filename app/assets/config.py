@@ -97,4 +97,4 @@ def amount(config: Mapping[str, Json], name: str) -> Decimal | None:
 
 
 def _invalid(name: str, message: str) -> Invalid:
-    return Invalid(f"config.{name}: {message}", f"config.{name}")
+    return Invalid(message, f"config.{name}")

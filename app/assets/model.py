@@ -150,7 +150,7 @@ def check_lifecycle(lifecycle: Lifecycle, known: frozenset[Lifecycle]) -> None:
     if lifecycle not in known:
         listed = ", ".join(f"{name}@{version}" for name, version in sorted(known))
         asked = f"{lifecycle[0]}@{lifecycle[1]}"
-        raise Invalid(f"there is no lifecycle {asked}; there are {listed}", "lifecycleName")
+        raise Invalid(f"there is no lifecycle {asked}; known: {listed}", "lifecycleName")
 
 
 def check_onchain(*, enabled: bool, chain_id: int | None) -> None:
@@ -166,7 +166,7 @@ def check_word(value: str, field: str, *, length_max: int) -> str:
     try:
         return check_name(value, length_max=length_max)
     except BadText as error:
-        raise Invalid(f"{field}: {error}", field) from None
+        raise Invalid(str(error), field) from None
 
 
 def _refused(message: str, field: str) -> Refused:

@@ -76,10 +76,10 @@ def _check_amount(amount: Decimal | None, field: str) -> None:
     if amount is None:
         return
     if not amount.is_finite() or not 0 < amount <= AMOUNT_MAX:
-        raise Invalid(f"{field}: the amount must be greater than zero and at most {plain(AMOUNT_MAX)}", field)
+        raise Invalid(f"the amount must be greater than zero and at most {plain(AMOUNT_MAX)}", field)
     exponent = amount.as_tuple().exponent
     if not isinstance(exponent, int) or -exponent > EXPONENT_MAX:
-        raise Invalid(f"{field}: an amount has at most {EXPONENT_MAX} fraction digits", field)
+        raise Invalid(f"an amount has at most {EXPONENT_MAX} fraction digits", field)
 
 
 def _check_currencies(codes: Sequence[str]) -> None:

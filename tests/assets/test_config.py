@@ -72,7 +72,8 @@ def test_a_wrong_value_or_an_unknown_key_is_named(code, change, field):
     with pytest.raises(Invalid) as refusal:
         check_config(CODES[code], GOOD[code] | change, "US")
     assert (refusal.value.code, refusal.value.field) == (ErrorCode.VALIDATION_FAILED, field)
-    assert refusal.value.message.startswith(field)
+    assert refusal.value.message
+    assert field not in refusal.value.message
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.assets.codes import CODES
+from app.assets.config import check_config
 from app.assets.model import (
     AssetTemplate,
     TemplateDraft,
@@ -183,3 +184,16 @@ def test_a_template_on_a_chain_names_it(enabled, chain_id, taken):
 def test_a_name_that_cannot_be_stored_is_refused(value):
     with pytest.raises(Invalid):
         check_word(value, "name", length_max=255)
+
+
+def test_messages_leave_the_name_of_the_field_to_the_field() -> None:
+    for attempt, field in (
+        (lambda: check_word("", "label", length_max=5), "label"),
+        (lambda: check_config(CODES["CONSTR_ESCROW"], {}, Region.US), "config.currency"),
+        (lambda: check_lifecycle(("escrow", 9), frozenset({("escrow", 1)})), "lifecycleName"),
+    ):
+        with pytest.raises(Invalid) as refused:
+            attempt()
+        assert refused.value.field == field
+        assert not refused.value.message.startswith(field)
+    assert refused.value.message == "there is no lifecycle escrow@9; known: escrow@1"

@@ -175,7 +175,10 @@ async def test_root_makes_keys_for_the_institution_it_names(
     payload = fine(await ask(CREATE_KEY, {"input": given}, principal=root()))["createApiKey"]
     assert payload["apiKey"]["institution"]["id"] == bank.id
     del given["institutionId"]
-    assert code_of(await ask(CREATE_KEY, {"input": given}, principal=root())) == "BAD_REQUEST"
+    nobody = (await ask(CREATE_KEY, {"input": given}, principal=root())).data["createApiKey"]
+    assert [(error["code"], error["field"]) for error in nobody["userErrors"]] == [
+        ("VALIDATION_FAILED", "institutionId")
+    ]
 
 
 @pytest.mark.parametrize("named", ["inst_01jqv5s8zk8m2x4y6t3r9wbnpc", "*", "a,b", "", "inst_'"])

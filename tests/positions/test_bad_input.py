@@ -435,7 +435,7 @@ async def test_a_state_is_one_of_six(shared: Desk, state: Any) -> None:
     position = await shared.position()
     if state is None:
         await refused(
-            shared, "transitionPosition", "TRANSITION_NOT_ALLOWED", "toState", id=position.id, toState=state
+            shared, "transitionPosition", "VALIDATION_FAILED", "toState", id=position.id, toState=state
         )
     else:
         await bad_user_input(shared, "transitionPosition", id=position.id, toState=state)

@@ -161,7 +161,7 @@ async def test_a_position_that_is_not_there_is_an_error(desk: Desk, live: Live, 
     }
     async with live(ONE, {"id": ids[kind]}, principal=desk.place.admin) as results:
         result = await anext(results)
-        assert [error.extensions["code"] for error in result.errors] == ["BAD_REQUEST"]
+        assert [error.extensions["code"] for error in result.errors] == ["NOT_FOUND"]
         with pytest.raises(StopAsyncIteration):
             await anext(results)
 
