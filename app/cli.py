@@ -37,8 +37,9 @@ def dev(*, memory: bool, port: int | None, host: str | None, no_demo: bool) -> N
         changes["store_backend"] = StoreBackend.MEMORY
     settings = settings_of(port=port, host=host, **changes)
     _check_port(settings)
+    own = settings.root_api_key is not None
     settings = settings.model_copy(update={"root_api_key": SecretStr(_root_key(settings, keep=not memory))})
-    guarded(lambda: run(settings, demo=not no_demo))
+    guarded(lambda: run(settings, demo=not no_demo, tell_key=not own))
 
 
 @main.command()
@@ -85,7 +86,9 @@ def schema(*, check: bool) -> None:
     if not check:
         SCHEMA_FILE.write_text(text)
         click.echo(f"Wrote {SCHEMA_FILE}.")
-    elif not SCHEMA_FILE.exists() or SCHEMA_FILE.read_text() != text:
+    elif not SCHEMA_FILE.exists():
+        raise Fault(f"there is no {SCHEMA_FILE} in this folder: run this where the project is")
+    elif SCHEMA_FILE.read_text() != text:
         raise Fault("schema.graphql has drifted from the code: run `make schema` and commit what it writes")
 
 

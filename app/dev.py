@@ -18,7 +18,7 @@ from app.settings import Settings, StoreBackend
 from app.storage.provide import provide, reach
 
 
-def run(settings: Settings, *, demo: bool) -> None:
+def run(settings: Settings, *, demo: bool, tell_key: bool) -> None:
     """`escrowgrid dev`: until Ctrl-C; nothing is left running."""
     _log(settings)
     assert settings.root_api_key is not None, "dev always has a root key"
@@ -26,7 +26,7 @@ def run(settings: Settings, *, demo: bool) -> None:
     with provide(settings) as address:
         reach(address)
         app = create_app(settings, address, development_keys=[key], beside=Story().play if demo else None)
-        _serve(app, settings, lambda: _greet(settings, key, demo=demo))
+        _serve(app, settings, lambda: _greet(settings, key if tell_key else None, demo=demo))
 
 
 def serve(settings: Settings, workers: int) -> None:
@@ -64,7 +64,7 @@ def _log(settings: Settings) -> None:
     logging.getLogger("httpx").setLevel("WARNING")
 
 
-def _greet(settings: Settings, key: DevelopmentKey, *, demo: bool) -> None:
+def _greet(settings: Settings, key: DevelopmentKey | None, *, demo: bool) -> None:
     where = {
         StoreBackend.MEMORY: "in memory, gone at exit",
         StoreBackend.EMBEDDED: f"in {settings.data_dir}/",
@@ -72,5 +72,5 @@ def _greet(settings: Settings, key: DevelopmentKey, *, demo: bool) -> None:
     }[settings.store_backend]
     click.echo(f"Escrowgrid: GraphiQL on http://{settings.host}:{settings.port}/graphql")
     click.echo(f"  database  {where}{'; demo data that keeps moving' if demo else ''}")
-    click.echo(f"  root key  {key.key}")
+    click.echo(f"  root key  {'the one that ROOT_API_KEY says' if key is None else key.key}")
     click.echo("  Ctrl-C ends everything.")
