@@ -182,7 +182,6 @@ FILTERS: list[tuple[dict[str, Any], Callable[[Row], bool]]] = [
     ({"currency": {"eq": "EUR"}}, _row(currency=lambda v: v == "EUR")),
     ({"currency": {"in": ["EUR", "USD"]}}, lambda row: True),
     ({"currency": {"in": []}}, lambda row: False),
-    ({"currency": {"eq": "eur"}}, lambda row: False),
     ({"state": {"eq": "FUNDED"}}, _row(state=lambda v: v == "FUNDED")),
     ({"state": {"in": ["CREATED", "RELEASED"]}}, _row(state=lambda v: v in ("CREATED", "RELEASED"))),
     ({"state": {"in": ["CREATED", "FUNDED"]}}, _row(state=lambda v: v in ("CREATED", "FUNDED"))),
