@@ -180,5 +180,5 @@ async def test_roots_list_may_span_institutions(
                 factories.move(services, positions[1], FUND, by=root()),
             ]
         )
-    assert refused.value.field == "items.1.toState"
+    assert refused.value.field == "items.1"
     assert await factories.footprint(owner) == before

@@ -88,7 +88,7 @@ async def test_a_list_with_one_held_row_waits_as_a_whole(
         await services.writer.submit(factories.move(services, positions[2], release_nothing()))
     with pytest.raises(Refusal, match="cannot do that") as refused:
         await waiting
-    assert refused.value.field == "items.2.toState"
+    assert refused.value.field == "items.2"
     assert await owner.fetchval("SELECT count(*) FROM positions WHERE state = 'FUNDED'") == 0
 
 
