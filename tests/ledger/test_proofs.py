@@ -53,7 +53,9 @@ async def tamperer(owner: asyncpg.Connection) -> asyncpg.Connection:
     await owner.execute("SET session_replication_role = replica")
     for table, _trigger in guards.TRIGGERS:
         await owner.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
-    await owner.execute("ALTER TABLE positions ALTER amount_key DROP EXPRESSION, ALTER amount_key DROP NOT NULL")
+    await owner.execute(
+        "ALTER TABLE positions ALTER amount_key DROP EXPRESSION, ALTER amount_key DROP NOT NULL"
+    )
     return owner
 
 
