@@ -2,6 +2,7 @@
 
 import random
 import secrets
+import sys
 from datetime import timedelta
 from functools import partial
 
@@ -53,9 +54,12 @@ def anchoring(services: Services) -> tuple[Follower, ...]:
                 "CHAIN_URL alone anchors nothing: CHAIN_CONTRACT is missing (`escrowgrid anchor deploy`)"
             )
         return ()
-    # Web3 is large and slow to load: a process that does not anchor does without.
+    # Web3 is large and slow to load: a process that does not anchor does without. It also lets Python recurse until
+    # the stack breaks, where a document that is nested too deeply has to be refused.
+    limit = sys.getrecursionlimit()
     from app.anchoring.installed import anchoring as installed
 
+    sys.setrecursionlimit(limit)
     tell = partial(services.tell, Topic.ANCHORS)
     return (installed(services.database, settings, services.clock, services.ids, tell),)
 

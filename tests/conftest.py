@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,6 +29,12 @@ TEMPLATE = "escrowgrid_template"
 LOGIN = "escrowgrid_test"
 PASSWORD = "only-for-tests"
 ROOT_KEY = "root-key-of-the-tests"
+RECURSION = sys.getrecursionlimit()
+
+
+def pytest_collection_finish() -> None:
+    """Recursion ends where a server's does: the libraries of chains, which some tests load, move the end away."""
+    sys.setrecursionlimit(RECURSION)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,8 @@ from app.kit.canonical import canonical_json
 
 # One unit is one keyword tried on one value, about 10 µs.
 WORK_MAX = 20_000
+# Keywords inside keywords, whatever the interpreter's own limit: libraries raise that beyond what the stack bears.
+DEPTH_MAX = 400
 ITEMS_PER_UNIT = 16
 PATTERN_CHARACTERS_PER_UNIT = 8
 MESSAGE_CHARACTERS_PER_UNIT = 500
@@ -29,6 +31,7 @@ Rule = Callable[[Any, Any, Any, Any], Found | None]
 RULES: dict[str, Rule] = dict(Draft202012Validator.VALIDATORS)
 
 _left: ContextVar[list[int]] = ContextVar("escrowgrid_schema_work")
+_depth: ContextVar[list[int]] = ContextVar("escrowgrid_schema_depth")
 
 
 class OverworkError(Exception):
@@ -38,11 +41,12 @@ class OverworkError(Exception):
 @contextmanager
 def work(units: int = WORK_MAX) -> Iterator[None]:
     """What is evaluated inside may take that much work; beyond it raises `OverworkError`."""
-    token = _left.set([units])
+    left, depth = _left.set([units]), _depth.set([0])
     try:
         yield
     finally:
-        _left.reset(token)
+        _left.reset(left)
+        _depth.reset(depth)
 
 
 def _spend(units: int) -> None:
@@ -52,6 +56,18 @@ def _spend(units: int) -> None:
         raise OverworkError
 
 
+@contextmanager
+def _deeper() -> Iterator[None]:
+    depth = _depth.get()
+    if depth[0] == DEPTH_MAX:
+        raise OverworkError
+    depth[0] += 1
+    try:
+        yield
+    finally:
+        depth[0] -= 1
+
+
 def _size(value: object) -> int:
     return len(value) // ITEMS_PER_UNIT if isinstance(value, dict | list) else 0
 
@@ -59,10 +75,11 @@ def _size(value: object) -> int:
 def _counted(rule: Rule) -> Rule:
     def check(validator: Any, value: Any, instance: Any, schema: Any) -> Found:
         _spend(1 + _size(value) + _size(instance))
-        for error in rule(validator, value, instance, schema) or ():
-            # A message spells the value it is about, which may be the whole document.
-            _spend(1 + len(error.message) // MESSAGE_CHARACTERS_PER_UNIT)
-            yield error
+        with _deeper():
+            for error in rule(validator, value, instance, schema) or ():
+                # A message spells the value it is about, which may be the whole document.
+                _spend(1 + len(error.message) // MESSAGE_CHARACTERS_PER_UNIT)
+                yield error
 
     return check
 

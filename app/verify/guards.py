@@ -23,9 +23,9 @@ TRIGGERS = (
 )
 # Tables that are seen row by row by those who may, their owner included.
 SECURED = (
-    "api_keys", "asset_templates", "assets", "audit_events", "epochs", "institution_heads", "institutions",
-    "ledger_events", "ledger_head", "personal_data", "policies", "positions", "webhook_deliveries", "webhook_endpoints",
-    "webhook_secrets",
+    "anchor_chains", "anchor_records", "anchors", "api_keys", "asset_templates", "assets", "audit_events", "epochs",
+    "holders", "institution_heads", "institution_keys", "institutions", "ledger_events", "ledger_head", "personal_data",
+    "policies", "positions", "webhook_deliveries", "webhook_endpoints", "webhook_secrets",
 )  # fmt: skip
 IN_FORCE = """
 SELECT c.relname, t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid

@@ -69,6 +69,8 @@ CREATE TABLE anchors (
   CHECK ((state = 'FINAL') = (final_at IS NOT NULL))
 );
 CREATE INDEX anchors_covering ON anchors (size) WHERE mode = 'ANCHOR';
+CREATE INDEX anchors_of_mode ON anchors (mode, number);
+CREATE INDEX anchors_in_state ON anchors (state, number);
 CREATE INDEX anchors_open ON anchors (number) WHERE state <> 'FINAL' AND state <> 'SUPERSEDED';
 
 -- Every transaction that was ever signed for them, kept before it was sent.

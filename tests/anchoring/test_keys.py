@@ -136,3 +136,24 @@ def test_a_server_that_does_not_anchor_loads_no_web3() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+BEARABLE = """
+import sys
+from pydantic import SecretStr
+from app.main import assemble
+from app.settings import Settings
+from app.storage.database import Address
+
+before = sys.getrecursionlimit()
+settings = Settings(chain_url="http://127.0.0.1:1", chain_id=1, chain_contract="0x" + "ab" * 20,
+                    chain_key=SecretStr("4c" * 32))
+assemble(settings, Address.of("postgresql://nobody@127.0.0.1:1/none"))
+assert "web3" in sys.modules
+assert sys.getrecursionlimit() == before, sys.getrecursionlimit()
+"""
+
+
+def test_recursion_ends_where_it_does_without_a_chain() -> None:
+    run = subprocess.run([sys.executable, "-c", BEARABLE], cwd=PROJECT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

@@ -1,5 +1,6 @@
 """The schema a template puts on metadata: exact numbers, readable errors, bounded work."""
 
+import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -223,3 +224,13 @@ def test_only_our_dialect_ever_evaluates(monkeypatch):
     monkeypatch.setattr(Draft202012Validator, "descend", stray)
     check_schema(INVOICE)
     check_metadata(template(INVOICE), {"number": "INV-1", "lines": [{"quantity": 1}]})
+
+
+def test_schemas_that_go_round_are_refused_whatever_the_interpreter_bears() -> None:
+    kept = sys.getrecursionlimit()
+    sys.setrecursionlimit(1_000_000)
+    try:
+        with pytest.raises(Invalid, match="too much work"):
+            check_schema({"$ref": "#"})
+    finally:
+        sys.setrecursionlimit(kept)

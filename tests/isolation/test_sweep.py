@@ -422,7 +422,9 @@ async def _act(pair: Pair, world: Any) -> None:
     """Something of everything happens to a world."""
     by = world.principal(Role.ADMIN)
     async with pair.services.database.reading(world.institution_id) as connection:
-        found = await reads.fetch_many(connection, world.institution_id, [world.ids["pos"]])
+        found = await reads.fetch_many(
+            connection, world.institution_id, pair.services.holders, [world.ids["pos"]]
+        )
     part = Intent(effect=Effect.RELEASE, amount=factories.Decimal("1.00"))
     await pair.services.writer.submit(
         factories.move(

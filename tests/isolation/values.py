@@ -114,6 +114,7 @@ def good(mine: World, moment: datetime) -> dict[str, str]:
         "CreateAssetInput.templateId": ids["tmpl"],
         "CreateApiKeyInput.role": "READ_ONLY",
         "CreateWebhookEndpointInput.url": '"https://mine.example/other"',
+        "TransitionPositionInput.toState": "FUNDED",
         "RotateApiKeyInput.id": ids["key"],
         "RevokeApiKeyInput.id": literal("key_" + "0" * 26),
         "UpdateWebhookEndpointInput.id": ids["whe"],

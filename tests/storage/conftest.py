@@ -110,6 +110,18 @@ SELECT 'inst_' || lpad(inst::text, 26, '0'), 'dlv_' || lpad(g::text, 26, '0'),
        'pos_' || lpad(g::text, 26, '0'), g, CASE WHEN g % 1000 < 6 THEN 'FAILED' ELSE 'DELIVERED' END, 1, 0, NULL, at, at
 FROM n WHERE g <= 50000;
 
+INSERT INTO anchors (id, number, revision, mode, state, chain_id, contract, log_id, epoch, previous_size, previous_root,
+                     size, root, first, count, follows, since, tx_hash, block_number, created_at, changed_at, final_at)
+SELECT 'anc_' || lpad(g::text, 26, '0'), g, g, mode, state, 1, '0x' || repeat('0', 40), sha256('log'), 1,
+       CASE mode WHEN 'ANCHOR' THEN g END, CASE mode WHEN 'ANCHOR' THEN sha256('') END,
+       CASE mode WHEN 'ANCHOR' THEN g + 1 END, CASE mode WHEN 'ANCHOR' THEN sha256('') END,
+       CASE mode WHEN 'RECORD' THEN g END, CASE mode WHEN 'RECORD' THEN 1 END,
+       CASE mode WHEN 'BEGIN' THEN sha256('') END, CASE mode WHEN 'BEGIN' THEN g END,
+       sha256(g::text::bytea), g, at, at, CASE state WHEN 'FINAL' THEN at END
+FROM n, LATERAL (SELECT CASE WHEN g % 1000 = 0 THEN 'RECORD' WHEN g % 10001 = 0 THEN 'BEGIN' ELSE 'ANCHOR' END AS mode,
+                        CASE WHEN g > 49960 THEN 'MINED' WHEN g % 2000 = 7 THEN 'SUPERSEDED' ELSE 'FINAL' END AS state) AS v
+WHERE g <= 50000;
+
 DROP TABLE n;
 ANALYZE;
 """
