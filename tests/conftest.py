@@ -32,6 +32,12 @@ ROOT_KEY = "root-key-of-the-tests"
 RECURSION = sys.getrecursionlimit()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests begin first: side by side, one that begins last is waited for by all the others."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_collection_finish() -> None:
     """Recursion ends where a server's does: the libraries of chains, which some tests load, move the end away."""
     sys.setrecursionlimit(RECURSION)

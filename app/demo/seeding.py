@@ -40,6 +40,8 @@ REFERENCE = "DEMO-"
 POSITIONS_PER_ASSET = 4
 NAMESAKES_MAX = 100
 ASSETS_MAX = 500
+# Some are due within the week, so that there is something to see to.
+DUE_DAYS = (3, 5, 6, 20, 30, 45, 60, 90, 120, 150)
 REASONS = ("stage one accepted", "surveyor's report received", "documents complete", "agreed by both sides")
 
 FUND, RELEASE = Intent(effect=Effect.FUND), Intent(effect=Effect.RELEASE)
@@ -189,7 +191,7 @@ async def open_position(
     *,
     key: str | None = None,
 ) -> Position:
-    """Open a position on a place; its deadline is some weeks or months after `begun`."""
+    """Open a position on a place; its deadline is some days, weeks or months after `begun`."""
     pair = await services.assets.get(services.database, ALL_INSTITUTIONS, place.asset.id)
     assert pair is not None, "the demo made this asset"
     opening = Opening(
@@ -198,7 +200,7 @@ async def open_position(
         currency=pair[1].terms.currency,
         amount=Decimal(chance.randrange(1_000, 400_000, 250)),
         external_reference=reference,
-        expires_at=begun + timedelta(days=chance.randint(20, 150)),
+        expires_at=begun + timedelta(days=chance.choice(DUE_DAYS)),
         idempotency_key=key,
     )
     answer = await services.writer.submit(service.create(_asker(services), opening, pair))

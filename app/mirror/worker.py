@@ -171,7 +171,7 @@ class Mirror(Follower):
         """A restore took the ledger's leases back behind the copy, which would refuse this leader for ever."""
         if not await leases.outgrow(self._database, lease, token):
             raise LeadLost("another process leads now")
-        raise Halt(
+        raise LeadLost(
             f"the mirror was written to under token {token}, the lease has {lease.token}, as after a restore of the "
             "ledger: a later one is taken, and the next try goes on"
         )

@@ -313,7 +313,8 @@ async def test_a_restored_ledger_goes_on_as_another_log_and_says_so(
     lost = kept.size + 10
     await contract.call("anchor", log_id(ledger, 1), kept.size, kept.root, lost, b"\x07" * 32)
     await owner.execute(
-        "INSERT INTO epochs (epoch, scope, starts_after, reason, raised_at) VALUES (2, '*', $1, 'a test', now())",
+        "INSERT INTO epochs (epoch, scope, starts_after, reason, raised_at, nonce) "
+        "VALUES (2, '*', $1, 'a test', now(), '0a1b2c3d')",
         kept.size,
     )
     await happen()

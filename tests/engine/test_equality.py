@@ -56,6 +56,7 @@ def chosen(chance: random.Random, document: Document, faults: Faults) -> Sequenc
 # What graphql-core leaves behind when a null removes a parent whose other fields have not been awaited yet.
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.slow
 @pytest.mark.timeout(max(180, DOCUMENTS))
 async def test_generated_documents_are_answered_alike(both: Both, there: World, faults: Faults) -> None:
     seen: Counter[str] = Counter()

@@ -129,6 +129,7 @@ async def names_of(both: Both, world_: World) -> Names:
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.timeout(max(180, DOCUMENTS))
+@pytest.mark.slow
 async def test_generated_mutations_are_answered_alike(
     both: Both, pair: tuple[World, World], faults: Faults
 ) -> None:

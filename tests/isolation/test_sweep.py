@@ -117,6 +117,7 @@ async def test_the_sweep_could_find_something(pair: Pair) -> None:
     assert len(pair.theirs.ids) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("role", ROLES)
