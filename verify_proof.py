@@ -12,7 +12,8 @@ with 0 when everything holds, with 1 when something does not, with 2 when it cou
 What is checked (RFC 6962, with SHA-256):
   1. hash  = sha256("escrowgrid.event.1" + previous hash + content): the content is what was hashed;
   2. leaf  = sha256(0x00 + hash), and with the path from the leaf up: root;
-  3. log   = sha256("escrowgrid.log.1" + ledger + ":" + epoch): whose root it is;
+  3. log   = sha256("escrowgrid.log.1" + ledger + ":" + epoch): whose root it is; of a ledger that was restored,
+     ":" and the epoch's nonce come after;
   4. the transaction's receipt holds the contract's Anchored(log, previous size, size, root).
 """
 
@@ -110,8 +111,8 @@ def check_inclusion(proof, leaf):
 
 def check_log(proof):
     """That the log's name is that of the ledger; returns it."""
-    epoch = number(proof["epoch"], "epoch")
-    found = sha256(LOG_TAG, f"{proof['ledger']}:{epoch}".encode())
+    epoch, nonce = number(proof["epoch"], "epoch"), proof["nonce"]
+    found = sha256(LOG_TAG, f"{proof['ledger']}:{epoch}{nonce and ':'}{nonce}".encode())
     if found != unhex(proof["logId"], "logId"):
         raise Wrong("the log is not that of the ledger")
     return found

@@ -195,9 +195,12 @@ class Account:
     checked_at: datetime
 
 
-def log_id(ledger: str, epoch: int) -> bytes:
-    """The name of a log on the chain, which anybody can compute: a ledger, and the epoch in which its log began."""
-    return sha256(LOG_TAG + f"{ledger}:{epoch}".encode()).digest()
+def log_id(ledger: str, epoch: int, nonce: str) -> bytes:
+    """The name of a log on the chain, which anybody can compute: a ledger, and the epoch in which its log began.
+
+    Two restores of one backup begin epochs of one number: their nonces tell them apart. The first epoch has none.
+    """
+    return sha256(LOG_TAG + f"{ledger}:{epoch}{nonce and ':'}{nonce}".encode()).digest()
 
 
 def confirmations(block_number: int, latest: int) -> int:
@@ -247,10 +250,11 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """An epoch of the ledger, and how many events it kept."""
+    """An epoch of the ledger, how many events it kept, and what tells it from others of its number."""
 
     epoch: int
     since: int
+    nonce: str = ""
 
 
 def judge(

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from app.anchoring.model import Anchor, Mode, Restore, State, Target, Transaction
+from app.anchoring.model import Anchor, Mode, Restore, State, Target, Transaction, log_id
 from app.ledger import leases
 from app.ledger.followers import LeadLost
 from app.ledger.leases import Lease
@@ -64,7 +64,7 @@ ON CONFLICT (chain_id, contract) DO UPDATE SET account = excluded.account,
   answered_at = coalesce(excluded.answered_at, c.answered_at), checked_at = excluded.checked_at
 """
 LEDGER = "SELECT log_id, global_sequence FROM ledger_head"
-RESTORES = "SELECT epoch, starts_after FROM epochs WHERE scope = $1 ORDER BY epoch"
+RESTORES = "SELECT epoch, starts_after, nonce FROM epochs WHERE scope = $1 ORDER BY epoch"
 OLDEST = "SELECT recorded_at FROM ledger_events WHERE global_sequence = $1"
 
 
@@ -80,6 +80,10 @@ class Ledger:
     def epoch(self) -> int:
         """The one it is in."""
         return max(one.epoch for one in self.restores)
+
+    def logs(self) -> Mapping[int, bytes]:
+        """Every log that it is or was, by the epoch in which it began."""
+        return {one.epoch: log_id(self.id, one.epoch, one.nonce) for one in self.restores}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +113,8 @@ async def ledger(driver: Driver) -> Ledger:
     head = await driver.fetchrow(LEDGER)
     assert head is not None, "a ledger has a head"
     rows = await driver.fetch(RESTORES, ALL_INSTITUTIONS)
-    return Ledger(
-        head["log_id"], head["global_sequence"], [Restore(row["epoch"], row["starts_after"]) for row in rows]
-    )
+    restores = [Restore(row["epoch"], row["starts_after"], row["nonce"]) for row in rows]
+    return Ledger(head["log_id"], head["global_sequence"], restores)
 
 
 async def oldest(driver: Driver, size: int) -> datetime | None:

@@ -12,7 +12,9 @@ from app.ledger.spelling import spelling
 from app.storage.database import Driver
 
 VERSION = 1
-LEDGER = "SELECT log_id FROM ledger_head"
+LOG = """
+SELECT h.log_id, e.nonce FROM ledger_head h LEFT JOIN epochs e ON e.scope = '*' AND e.epoch = $1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class Proof:
     """The path from an event to the root of an anchored head."""
 
     ledger: str
+    nonce: str
     event: Event
     anchor: Anchor
     root: bytes
@@ -37,6 +40,7 @@ class Proof:
             "version": VERSION,
             "ledger": self.ledger,
             "epoch": anchor.epoch,
+            "nonce": self.nonce,
             "logId": anchor.log_id.hex(),
             "event": {
                 "id": self.event.id,
@@ -70,11 +74,13 @@ async def prove(driver: Driver, event: Event, anchor: Anchor) -> Proof:
     """The proof of an event by an anchor that covers it, as the feed role. Raises `NotProven`."""
     assert anchor.size is not None, "only heads prove"
     assert anchor.root is not None, "only heads prove"
-    ledger = await driver.fetchval(LEDGER)
+    log = await driver.fetchrow(LOG, anchor.epoch)
+    assert log is not None, "a ledger has a head"
+    ledger, nonce = log["log_id"], log["nonce"] or ""
     path = await tree.inclusion(driver, event.global_sequence - 1, anchor.size)
     found = root_by_inclusion(event.hash, event.global_sequence - 1, anchor.size, path)
-    if found != anchor.root or anchor.log_id != log_id(ledger, anchor.epoch):
+    if found != anchor.root or anchor.log_id != log_id(ledger, anchor.epoch, nonce):
         raise NotProven(
             f"anchor {anchor.id} holds another root than this ledger has: run `escrowgrid verify`"
         )
-    return Proof(ledger, event, anchor, found, path)
+    return Proof(ledger, nonce, event, anchor, found, path)

@@ -23,7 +23,6 @@ from app.anchoring.model import (
     State,
     Target,
     judge,
-    log_id,
 )
 from app.anchoring.outbox import Ledger, Look
 from app.anchoring.submitter import Submitter
@@ -74,8 +73,8 @@ class Rounds:
         self._tell = tell
         self._due = Due(settings.chain_batch_events, timedelta(seconds=settings.chain_batch_seconds))
         self._met = False
-        # The epoch in which the ledger's present log began, once it is known.
-        self._began: int | None = None
+        # The ledger's present log, once it is known.
+        self._log_id: bytes | None = None
         # Why events are not recorded at the moment; heads are anchored all the same.
         self._unrecorded: str | None = None
         self._lease: Lease | None = None
@@ -163,9 +162,9 @@ class Rounds:
         restore = await self._judge(ledger, grown, began, head)
         if restore is not None:
             await self._begin_log(lease, ledger, began, restore)
-            began, head = ledger.epoch, await self._chain.head(log_id(ledger.id, ledger.epoch))
-            self._began = began
-        view = View(lease, latest, head, log_id(ledger.id, began))
+            began, head = ledger.epoch, await self._chain.head(ledger.logs()[ledger.epoch])
+            self._log_id = ledger.logs()[began]
+        view = View(lease, latest, head, ledger.logs()[began])
         anchors = await self._submitter.settle(view)
         if all(anchor.state in ON_CHAIN or anchor.state in CLOSED for anchor in anchors):
             # Read again: what was mined meanwhile is what comes next goes on from.
@@ -175,16 +174,16 @@ class Rounds:
 
     async def _log(self, ledger: Ledger) -> tuple[int, Head]:
         """The epoch in which the ledger's log began, the newest one that is on the chain, and its head there."""
-        if self._began is not None:
-            return self._began, await self._chain.head(log_id(ledger.id, self._began))
-        for epoch in sorted((one.epoch for one in ledger.restores), reverse=True):
-            head = await self._chain.head(log_id(ledger.id, epoch))
-            if head != Head():
-                self._began = epoch
+        logs = ledger.logs()
+        present = [epoch for epoch, name in logs.items() if name == self._log_id]
+        for epoch in present or sorted(logs, reverse=True):
+            head = await self._chain.head(logs[epoch])
+            if present or head != Head():
+                self._log_id = logs[epoch]
                 return epoch, head
         async with self._database.pool(DatabaseRole.FEED).acquire() as driver:
             open_ones = await outbox.open_anchors(driver, self._target)
-        known = [one.epoch for one in open_ones if one.log_id == log_id(ledger.id, one.epoch)]
+        known = [one.epoch for one in open_ones if one.log_id == logs.get(one.epoch)]
         return max(known, default=ledger.epoch), Head()
 
     async def _judge(self, ledger: Ledger, grown: int, began: int, head: Head) -> Restore | None:
@@ -203,7 +202,7 @@ class Rounds:
                 return restore
 
     async def _begin_log(self, lease: Lease, ledger: Ledger, began: int, restore: Restore) -> None:
-        follows, mine = log_id(ledger.id, began), log_id(ledger.id, ledger.epoch)
+        follows, mine = ledger.logs()[began], ledger.logs()[ledger.epoch]
         async with self._database.pool(DatabaseRole.FEED).acquire() as driver:
             open_ones = await outbox.open_anchors(driver, self._target)
         if any(one.mode is Mode.BEGIN and one.log_id == mine for one in open_ones):

@@ -148,13 +148,20 @@ def settled(owner: asyncpg.Connection, node: Node) -> Settled:
     return wait
 
 
+async def log_of(owner: asyncpg.Connection, epoch: int = 1) -> bytes:
+    """What the ledger's log of an epoch is called on the chain."""
+    row: Any = await owner.fetchrow(
+        "SELECT log_id, epoch, nonce FROM ledger_head, epochs WHERE scope = '*' AND epoch = $1", epoch
+    )
+    return log_id(*row)
+
+
 @pytest.fixture
 def head(owner: asyncpg.Connection, chain: Chain) -> Callable[..., Awaitable[Head]]:
     """What the contract holds of the ledger's log."""
 
     async def read(epoch: int = 1) -> Head:
-        ledger: Any = await owner.fetchval("SELECT log_id FROM ledger_head")
-        return await chain.head(log_id(ledger, epoch))
+        return await chain.head(await log_of(owner, epoch))
 
     return read
 
@@ -167,14 +174,14 @@ def whole(owner: asyncpg.Connection, deployed: Deployed) -> Whole:
     """Asserts that the chain holds the ledger's heads, each once and without a gap; returns how many."""
 
     async def check(epoch: int = 1) -> int:
-        ledger: Any = await owner.fetchval("SELECT log_id FROM ledger_head")
+        name = await log_of(owner, epoch)
         told = deployed.node.ask(
             "eth_getLogs",
             {
                 "fromBlock": "0x0",
                 "toBlock": "latest",
                 "address": deployed.contract,
-                "topics": [ANCHORED, "0x" + log_id(ledger, epoch).hex()],
+                "topics": [ANCHORED, "0x" + name.hex()],
             },
         )
         rows = await owner.fetch("SELECT hash FROM ledger_events ORDER BY global_sequence")

@@ -8,13 +8,12 @@ import asyncpg
 import pytest
 
 from app.anchoring import status
-from app.anchoring.model import log_id
 from app.main import Parts, assemble
 from app.positions.model import State
 from app.settings import Settings
 from app.storage.database import Address, DatabaseRole, take_role
 from tests import factories
-from tests.anchoring.conftest import Anchors, Deployed, Settled, Whole
+from tests.anchoring.conftest import Anchors, Deployed, Settled, Whole, log_of
 from tests.anchoring.proxy import Proxy, drop, swallow
 from tests.anchoring.test_contract import Contract
 from tests.conftest import Run, eventually
@@ -288,7 +287,7 @@ async def test_a_rewritten_ledger_is_not_anchored_again(
     await happen()
     await settled()
     before = await head()
-    await owner.execute("SET session_replication_role = replica")
+    await owner.execute("ALTER TABLE epochs DISABLE TRIGGER append_only")
     await owner.execute("ALTER TABLE ledger_events DISABLE TRIGGER append_only")
     await owner.execute(
         "UPDATE ledger_events SET hash = decode(repeat('ab', 32), 'hex') WHERE global_sequence = 2"
@@ -308,10 +307,10 @@ async def test_a_restored_ledger_goes_on_as_another_log_and_says_so(
     await settled()
     kept = await head()
     # What the ledger lost: the chain has more of it than the database, since an epoch began.
-    ledger = await owner.fetchval("SELECT log_id FROM ledger_head")
+    before = await log_of(owner)
     contract = Contract(deployed)
     lost = kept.size + 10
-    await contract.call("anchor", log_id(ledger, 1), kept.size, kept.root, lost, b"\x07" * 32)
+    await contract.call("anchor", before, kept.size, kept.root, lost, b"\x07" * 32)
     await owner.execute(
         "INSERT INTO epochs (epoch, scope, starts_after, reason, raised_at, nonce) "
         "VALUES (2, '*', $1, 'a test', now(), '0a1b2c3d')",
@@ -320,12 +319,43 @@ async def test_a_restored_ledger_goes_on_as_another_log_and_says_so(
     await happen()
     await settled()
     begun = [row for row in await anchors() if row["mode"] == "BEGIN"]
-    assert [(row["since"], row["follows"], row["epoch"]) for row in begun] == [
-        (kept.size, log_id(ledger, 1), 2)
-    ]
+    assert [(row["since"], row["follows"], row["epoch"]) for row in begun] == [(kept.size, before, 2)]
     there = await head(2)
     assert (there.begun, there.size) == (
         True,
         await owner.fetchval("SELECT global_sequence FROM ledger_head"),
     )
     assert (await head(1)).size == lost
+
+
+async def test_two_restores_of_one_backup_are_two_logs(
+    happen: Happen, settled: Settled, whole: Whole, anchors: Anchors, head: Any, deployed: Deployed,
+    owner: asyncpg.Connection,
+) -> None:  # fmt: skip
+    await happen()
+    await settled()
+    kept, before = await head(), await log_of(owner)
+    await Contract(deployed).call("anchor", before, kept.size, kept.root, kept.size + 10, b"\x07" * 32)
+    logs = []
+    for nonce in ("0a1b2c3d", "4e5f6071"):
+        # The second restore knows nothing of the first.
+        await owner.execute("ALTER TABLE epochs DISABLE TRIGGER append_only")
+        await owner.execute("DELETE FROM epochs WHERE epoch = 2")
+        await owner.execute("ALTER TABLE epochs ENABLE ALWAYS TRIGGER append_only")
+        await owner.execute(
+            "INSERT INTO epochs (epoch, scope, starts_after, reason, raised_at, nonce) "
+            "VALUES (2, '*', $1, 'a test', now(), $2)",
+            kept.size,
+            nonce,
+        )
+        await happen()
+        await settled()
+        there = await head(2)
+        assert (there.begun, there.size) == (
+            True,
+            await owner.fetchval("SELECT global_sequence FROM ledger_head"),
+        )
+        logs.append(await log_of(owner, 2))
+    assert len(set(logs)) == 2
+    begun = [(row["follows"], row["log_id"]) for row in await anchors() if row["mode"] == "BEGIN"]
+    assert begun == [(before, name) for name in logs]

@@ -175,7 +175,7 @@ async def anchor(owner: asyncpg.Connection, id_: str) -> None:
         "INSERT INTO anchors (id, number, revision, mode, state, chain_id, contract, log_id, epoch, previous_size, "
         "previous_root, size, root, tx_hash, block_number, block_hash, created_at, changed_at, final_at) "
         "SELECT $1, 1, 1, 'ANCHOR', 'FINAL', 1, $2, $3, 1, 0, $4, $5, $6, $4, 1, $4, m, m, m FROM (SELECT now() AS m) n",
-        id_, CONTRACT, log_id(ledger, 1), bytes(32), size, growth.tree.root(),
+        id_, CONTRACT, log_id(ledger, 1, ""), bytes(32), size, growth.tree.root(),
     )  # fmt: skip
     await owner.execute(
         "INSERT INTO anchor_chains (chain_id, contract, account, balance, block_number, checked_at) "
