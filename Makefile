@@ -19,7 +19,7 @@ run: $(if $(findstring --chain,$(ARGS)),.venv/installed-dev,.venv/installed) ## 
 
 # Side by side first; then, one at a time, what measures time or memory. 5: nothing was chosen there.
 test: .venv/installed-dev ## Run the tests: ARGS="-k ledger"
-	@$(RUN) pytest -m "not browser and not alone" -n auto --maxprocesses 4 --dist loadfile $(ARGS) || test $$? = 5
+	@$(RUN) pytest -m "not browser and not alone" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS) || test $$? = 5
 	@$(RUN) pytest -m alone $(ARGS) || test $$? = 5
 
 sweep: .venv/installed-dev ## Ask every role at every field, filter and stream for what is another's (some ten minutes)

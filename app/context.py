@@ -37,6 +37,12 @@ P = TypeVar("P")
 Loader = Callable[..., Awaitable[Mapping[Any, Any]]]
 
 
+def _noted(asked: "asyncio.Future[Any]") -> None:
+    """Its failure has been told to whoever waits; where nobody does any more, nobody is left to be told."""
+    if not asked.cancelled():
+        asked.exception()
+
+
 class Context:
     """One operation's reach. Made anew for each operation, also on a shared socket."""
 
@@ -109,8 +115,10 @@ class Context:
         if found is None:
             found = DataLoader(load_fn=partial(self._load_many, loader, args))
             self._loaders[loader, args] = found
+        asked = asyncio.ensure_future(found.load(key))
+        asked.add_done_callback(_noted)
         # Shielded: graphql-core cancels what a null has made needless, and others may wait for the same answer.
-        return await asyncio.shield(found.load(key))
+        return await asyncio.shield(asked)
 
     async def _load_many(self, loader: Loader, args: tuple[Any, ...], keys: Sequence[Any]) -> Sequence[Any]:
         answers = await loader(self, keys, *args)
@@ -208,7 +216,8 @@ class Context:
 
     async def close(self) -> None:
         """Give the connection back; nothing may be read afterwards."""
-        await self.renew()
+        self._loaders.clear()
+        await self.snapshot.end()
 
     def page(self, first: int | None, after: str | None, last: int | None, before: str | None) -> PageRequest:
         """The page that a list's four arguments ask for, within the limits of the settings."""

@@ -18,6 +18,7 @@ from app.ledger.replica import Replica
 from app.ledger.signer import Signer, signer_from
 from app.ledger.tail import Tail
 from app.mirror.worker import Mirror
+from app.personal.masters import GivenMasters, Masters, masters_of
 from app.settings import Settings, StoreBackend
 from app.storage.database import Address, Database
 from app.webhooks.post import Post
@@ -94,6 +95,14 @@ def vault(settings: Settings) -> Vault:
         settings.data_dir,
         None if former is None else former.get_secret_value(),
     )
+
+
+def masters(settings: Settings) -> Masters:
+    """The keys above the keys of personal data."""
+    is_given = settings.personal_keys is not None or settings.personal_key_file is not None
+    if settings.store_backend is StoreBackend.MEMORY and not is_given:
+        return GivenMasters(secrets.token_hex(KEY_BYTES))
+    return masters_of(settings)
 
 
 def signer(settings: Settings) -> Signer:

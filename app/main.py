@@ -34,7 +34,6 @@ from app.ledger.keeper import NOT_HERE, Keeper
 from app.ledger.tail import Tail
 from app.ledger.writer import Writer
 from app.limits.service import Quota
-from app.personal.masters import masters_of
 from app.personal.service import Holders
 from app.positions.escrow import BUILT_IN
 from app.positions.rows import PositionRows
@@ -133,7 +132,7 @@ def assemble(
     tail = Tail(database, settings)
     watch = Watch(database, settings.tick_seconds)
     authenticator = KeysAndTokens.of(database, settings, clock)
-    holders, anchor_news = Holders(masters_of(settings)), News(database, settings.tick_seconds)
+    holders, anchor_news = Holders(fittings.masters(settings)), News(database, settings.tick_seconds)
     others = {
         Topic.AUDIT: watch.wake,
         Topic.KEYS: authenticator.forget,

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, StatementError
 
 from app.audit import store
 from app.audit.model import AuditEntry, AuditEvent, storable
+from app.errors import AppError
 from app.kit.clock import Clock
 from app.kit.ids import Ids
 from app.principal import ALL_INSTITUTIONS
@@ -104,9 +105,12 @@ class Recorder:
             try:
                 await self.flush()
                 retry = RETRY_SECONDS_MIN
-            except Exception:
+            except Exception as error:
                 # The edge of this task: whatever it was, what waits is kept and tried again.
-                log.exception("%d audit events wait", len(self._waiting))
+                if isinstance(error, AppError):
+                    log.warning("%d audit events wait: %s", len(self._waiting), error)
+                else:
+                    log.exception("%d audit events wait", len(self._waiting))
                 await asyncio.sleep(retry)
                 retry = min(2 * retry, RETRY_SECONDS_MAX)
                 self._offered.set()

@@ -19,7 +19,6 @@ from graphql import (
     specified_rules,
 )
 from strawberry.extensions import SchemaExtension
-from strawberry.schema.schema import validate_document
 
 from app.engine.documents import Documents, Known
 from app.engine.masking import (
@@ -34,6 +33,7 @@ from app.engine.masking import (
 from app.engine.measures import Shapes, fragments_of, operations_of
 from app.engine.prices import DEFINITION, Prices, sizing_variables
 from app.engine.reckoning import Reckoner, Reckoning
+from app.engine.validation import validate
 from app.settings import Settings
 
 SOURCE_CHARACTERS_MAX = 262_144
@@ -130,9 +130,7 @@ class Judge:
         """Why a document could never run, whatever its variables."""
         try:
             document = parse(text, **self.parse_options)  # type: ignore[arg-type]
-            return self.shape_errors(document) or validate_document(
-                schema, document, (*specified_rules, *self.rules)
-            )
+            return self.shape_errors(document) or validate(schema, document, (*specified_rules, *self.rules))
         except GraphQLError as error:
             return [error]
         except RecursionError:
@@ -215,7 +213,7 @@ class Documented(SchemaExtension):
         found = known.judged_by(schema, rules)
         if found is None:
             found = self._judge.shape_errors(known.document) or [
-                _judged(error) for error in validate_document(schema, known.document, rules)
+                _judged(error) for error in validate(schema, known.document, rules)
             ]
             known.keep(schema, rules, found)
         return list(found)

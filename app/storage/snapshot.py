@@ -9,6 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 Begin = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 
 
+class OverError(Exception):
+    """The operation is over: what it had still to read is read for nobody."""
+
+
 class Snapshot:
     """What is seen at one instant. Loaders that run at once take turns on the one connection."""
 
@@ -18,11 +22,14 @@ class Snapshot:
         self._turn = asyncio.Lock()
         self._stack = AsyncExitStack()
         self._connection: AsyncConnection | None = None
+        self._ending: asyncio.Future[None] | None = None
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
-        """The connection, for one statement or a few that belong together."""
+        """The connection, for one statement or a few that belong together; raises `OverError` after the end."""
         async with self._turn:
+            if self._ending is not None:
+                raise OverError
             if self._connection is None:
                 self._connection = await self._stack.enter_async_context(self._begin())
             yield self._connection
@@ -32,3 +39,9 @@ class Snapshot:
         async with self._turn:
             self._connection = None
             await self._stack.aclose()
+
+    async def end(self) -> None:
+        """Give the connection back for good, also when whoever waits for that is cancelled."""
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(self.close())
+        await asyncio.shield(self._ending)

@@ -37,14 +37,14 @@ def test_a_made_root_key_is_printed_and_a_given_one_is_not(
         monkeypatch.setenv("ROOT_API_KEY", KEY.key)
     asked: dict[str, bool] = {}
 
-    def run(settings: Settings, *, demo: bool, tell_key: bool) -> None:
+    def run(settings: Settings, *, tell_key: bool, **_others: bool) -> None:
         asked.update(tell_key=tell_key)
 
     monkeypatch.setattr(dev, "run", run)
     told = CliRunner().invoke(main, ["dev", "--memory", "--port", str(free_port())])
     assert told.exit_code == 0, told.output
     assert asked == {"tell_key": not given}
-    dev._greet(Settings(), None if given else KEY, demo=False)
+    dev._greet(Settings(), None if given else KEY, demo=False, chain=False)
     said = capsys.readouterr().out
     assert (KEY.key in said) is not given
     assert re.search(r"root key  \S", said)

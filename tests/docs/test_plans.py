@@ -1,5 +1,6 @@
 """Every document that is handed out is run by a plan: graphql-core is asked for none of them."""
 
+from collections import defaultdict
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,7 +20,7 @@ from app.engine.compiled import Plans
 from app.principal import root
 from app.settings import Settings
 from tests.docs.blocks import blocks
-from tests.docs.test_documents import DOCUMENTS, OPERATIONS, _in_block
+from tests.docs.test_documents import DOCUMENTS, OPERATIONS, _in_block, fill
 from tests.engine.documents import Author, Known
 from tests.serving import ROOT
 
@@ -41,7 +42,7 @@ def in_pages() -> dict[str, str]:
 def variables(built: Any, operation: OperationDefinitionNode, saved: Any) -> dict[str, Any]:
     """Something for each variable that has to be given."""
     author = Author(Random(1), built._schema, KNOWN)
-    found = dict(saved)
+    found = fill(dict(saved), defaultdict(lambda: KNOWN.ids[0]))
     for one in operation.variable_definitions or ():
         name = one.variable.name.value
         if name not in found and one.default_value is None:

@@ -120,6 +120,29 @@ async def test_exactly_one_point_has_to_be_named(run: Run, services: Services, a
     assert len(answered.errors) == 1
 
 
+async def test_a_variable_in_a_point_that_nobody_defined_is_told(run: Run, services: Services) -> None:
+    place, position, _events = await told(run, services)
+    document = f'{{ position(id: "{position.id}", asOf: {{sequence: $nothing}}) {{ state }} }}'
+    answered = await run(document, principal=place.admin)
+    assert answered.codes == ["GRAPHQL_VALIDATION_FAILED"]
+    assert "'$nothing' is not defined" in answered.errors[0].message
+
+
+async def test_a_point_may_be_given_in_a_fragment_that_stands_before_its_operation(
+    run: Run, services: Services
+) -> None:
+    place, position, _events = await told(run, services)
+    document = (
+        f'fragment past on Query {{ position(id: "{position.id}", asOf: {{sequence: $at}}) {{ state }} }} '
+        "query ($at: %s) { ...past }"
+    )
+    answered = await run(document % "Long!", {"at": 1}, principal=place.admin)
+    assert answered.errors == []
+    assert answered.data["position"]["state"] == "CREATED"
+    refused = await run(document % "Long", {"at": None}, principal=place.admin)
+    assert refused.codes == ["GRAPHQL_VALIDATION_FAILED"]
+
+
 async def test_sums_as_of_a_point_are_those_of_the_positions_then(run: Run, services: Services) -> None:
     place = await factories.place(services)
     first = await factories.position(services, place.asset, "100.00", state=State.FUNDED)

@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.context import Context, Request, Services
 from app.engine.masking import Schema
 from app.principal import Principal, root
-from app.storage.snapshot import Snapshot
+from app.storage.snapshot import OverError, Snapshot
 from tests import factories
 from tests.conftest import Run
 
@@ -190,3 +192,55 @@ async def test_a_cancelled_query_gives_its_connection_back(services: Services, r
     async with services.database.reading("*") as connection:
         assert (await connection.execute(text("SELECT 1"))).scalar_one() == 1
     assert services.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+class TestTheEnd:
+    """Whoever asked may be gone while a level is still being read, or has yet to begin."""
+
+    async def test_what_comes_after_it_takes_no_connection(self, services: Services) -> None:
+        began = 0
+
+        @asynccontextmanager
+        async def begin() -> AsyncIterator[AsyncConnection]:
+            nonlocal began
+            async with services.database.reading("*") as connection:
+                began += 1
+                yield connection
+                began -= 1
+
+        snapshot = Snapshot(begin)
+        async with snapshot.connection() as connection:
+            await connection.execute(text("SELECT 1"))
+            ending = asyncio.create_task(snapshot.end())
+            late = asyncio.create_task(anext(_read(snapshot)))
+            await asyncio.sleep(0.05)
+            # A second time of being told: the end goes on all the same.
+            ending.cancel()
+        with pytest.raises(OverError):
+            await late
+        with pytest.raises(asyncio.CancelledError):
+            await ending
+        await snapshot.end()
+        assert began == 0
+
+    async def test_operations_that_are_broken_off_leave_no_connection_behind(
+        self, services: Services, built_schema: Schema
+    ) -> None:
+        place = await factories.place(services)
+        for _ in range(3):
+            await factories.position(services, place.asset)
+        for moment in range(60):
+            context = Context(services, place.admin, Request("req_test"))
+            asked = asyncio.create_task(built_schema.execute(TWO_LEVELS, context_value=context))
+            await asyncio.sleep(moment / 5000)
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+            await context.close()
+        await asyncio.sleep(0.2)
+        assert services.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def _read(snapshot: Snapshot) -> AsyncIterator[None]:
+    async with snapshot.connection() as connection:
+        await connection.execute(text("SELECT 1"))
+        yield
