@@ -98,8 +98,13 @@ def process(
 
 
 def plain_environment() -> dict[str, str]:
-    """The environment without any setting of ours, so that a test's are the only ones."""
-    names = {name.upper() for name in Settings.model_fields}
+    """The environment without any setting of ours, nor what `make test` was given, so that a test's are the only ones."""
+    names = {name.upper() for name in Settings.model_fields} | {
+        "ARGS",
+        "MAKEFLAGS",
+        "MAKEOVERRIDES",
+        "MFLAGS",
+    }
     return {name: value for name, value in os.environ.items() if name.upper() not in names}
 
 

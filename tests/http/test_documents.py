@@ -142,7 +142,7 @@ async def test_the_same_text_is_parsed_and_judged_once(monkeypatch: pytest.Monke
         return validate(schema, document, rules)
 
     monkeypatch.setattr(limits, "parse", parsing)
-    monkeypatch.setattr(limits, "validate_document", validating)
+    monkeypatch.setattr(limits, "validate", validating)
     schema = schema_of(Settings())
     for number in range(200):
         result = await schema.execute("query($n: Int) {items(first: $n) {number}}", {"n": number % 3 + 1})

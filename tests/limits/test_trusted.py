@@ -215,7 +215,7 @@ async def test_the_document_is_parsed_and_judged_once(
         def again(*_: Any, **__: Any) -> Any:
             raise AssertionError("it is known")
 
-        for name in ("app.engine.limits.parse", "app.engine.limits.validate_document"):
+        for name in ("app.engine.limits.parse", "app.engine.limits.validate"):
             monkeypatch.setattr(name, again)
         for _ in range(5):
             assert (await post(server, body)).status_code == 200

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import asyncpg
 
 from app.context import Services
+from app.fittings import webhooks as follower_of
 from app.ledger.followers import Runner
-from app.main import Parts, _webhooks
+from app.main import Parts
 from app.positions.model import State
 from app.webhooks.model import JITTER, SCHEDULE
 from app.webhooks.worker import Webhooks
@@ -303,7 +304,7 @@ async def _open_many(services: Services, place: factories.Place) -> None:
 
 
 def _process(services: Services, name: str) -> tuple[Runner, Webhooks]:
-    follower = _webhooks(services)
+    follower = follower_of(services)
     settings = services.settings.model_copy(update={"lease_seconds": 1.1})
     return Runner(services.database, services.tail, settings, follower, name), follower
 

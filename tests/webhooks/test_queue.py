@@ -6,11 +6,12 @@ import asyncpg
 import pytest
 
 from app.context import Services
+from app.fittings import webhooks as follower_of
 from app.ledger.followers import LeadLost
 from app.ledger.leases import Lease
 from app.ledger.pages import READ_ALL
 from app.ledger.store import event_of
-from app.main import Parts, _webhooks
+from app.main import Parts
 from app.storage.database import DatabaseRole
 from app.webhooks import service
 from app.webhooks.model import DeliveryState, EndpointDraft, Outcome, Verdict
@@ -69,7 +70,7 @@ async def test_who_no_longer_leads_queues_nothing(
     await owner.execute("UPDATE followers SET paused = true WHERE name = 'webhooks'")
     await moments()
     await factories.position(services, place.asset)
-    lease, webhooks = await _the_lease(owner), _webhooks(services)
+    lease, webhooks = await _the_lease(owner), follower_of(services)
     with pytest.raises(LeadLost):
         await webhooks.follow(await events_of(services), replace(lease, token=lease.token - 1))
     assert await deliveries() == []
@@ -85,7 +86,7 @@ async def test_who_no_longer_leads_claims_nothing(
     await owner.execute("UPDATE followers SET paused = true WHERE name = 'webhooks'")
     await moments()
     await factories.position(services, place.asset)
-    lease, webhooks = await _the_lease(owner), _webhooks(services)
+    lease, webhooks = await _the_lease(owner), follower_of(services)
     await webhooks._queue(await events_of(services), [place.institution.id], lease)
     (row,) = await deliveries()
     assert row["next_attempt_at"] is not None
@@ -115,7 +116,7 @@ async def test_an_attempt_that_another_has_outdone_settles_nothing(
     await owner.execute("UPDATE followers SET paused = true WHERE name = 'webhooks'")
     await moments()
     await factories.position(services, place.asset)
-    lease, webhooks = await _the_lease(owner), _webhooks(services)
+    lease, webhooks = await _the_lease(owner), follower_of(services)
     await webhooks._queue(await events_of(services), [place.institution.id], lease)
     post, address = webhooks._post, (place.institution.id, made.id)
     first = await post.exchange(lease, address, [], [], 8, slow=False)
