@@ -37,7 +37,12 @@ class Wire:
         if self.down:
             writer.close()
             return
-        up_reader, up_writer = await asyncio.open_connection(self._host, self._port)
+        try:
+            up_reader, up_writer = await asyncio.open_connection(self._host, self._port)
+        except OSError:
+            # The database is away: as it refuses, so does the wire.
+            writer.transport.abort()
+            return
         both = {writer, up_writer}
         self._open |= both
         # Set when a COMMIT went up whose answer shall not come down.
