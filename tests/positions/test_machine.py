@@ -45,6 +45,7 @@ from tests.ledger.test_chain import check_chain
 from tests.positions.conftest import Now
 
 EXAMPLES = int(os.environ.get("ESCROWGRID_EXAMPLES", "60"))
+SECONDS_EACH = 3
 STEPS_MAX = 30
 DEADLINE_SECONDS = 60
 OPEN = (State.FUNDED, State.PARTIALLY_RELEASED)
@@ -507,6 +508,8 @@ class Positions(RuleBasedStateMachine):
 ESCROW_OPEN = {State.CREATED.value, State.FUNDED.value, State.PARTIALLY_RELEASED.value}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(max(180, EXAMPLES * SECONDS_EACH))
 def test_money_is_conserved_whatever_is_done(server: Server) -> None:
     run_state_machine_as_test(
         lambda: Positions(server),  # type: ignore[arg-type]
