@@ -163,12 +163,12 @@ class TestPositions:
         first = dashboard.page.locator(".rows-body .row").first
         await expect(first.locator("[data-position]")).to_have_attribute("data-position", small)
         holder = await first.locator(".cell-holder a").inner_text()
-        await dashboard.page.get_by_label("Holder contains").fill(holder)
+        await dashboard.page.get_by_label("Holder, in full").fill(holder)
         await expect(dashboard.page.locator(f'[data-position="{small}"]')).to_be_visible()
         others = dashboard.page.locator(".rows-body .cell-holder a").filter(has_not_text=holder)
         await expect(others).to_have_count(0)
         await dashboard.page.reload()
-        await expect(dashboard.page.get_by_label("Holder contains")).to_have_value(holder)
+        await expect(dashboard.page.get_by_label("Holder, in full")).to_have_value(holder)
 
     async def test_a_row_shows_what_happens_to_it_and_new_ones_are_told(
         self, dashboard: Visit, bookkeeper: Bookkeeper, admin_key: str

@@ -2,7 +2,7 @@
  * The ledger as it goes on: one subscription for the whole page. It keeps its cursor, so what happened while the
  * connection was lost comes in when it is back; the feed remembers where that was.
  */
-import { stringifyDocument } from "urql";
+import { type TypedDocumentNode, stringifyDocument } from "urql";
 import { BeginDocument, FollowDocument, type FollowSubscription, HeadDocument, type LineFragment } from "./generated";
 import { type Link, pause, words } from "./server";
 
@@ -64,6 +64,14 @@ export class Feed {
   };
 
   read = (): FeedState => this.state;
+
+  /** Another subscription on the same socket: one without a cursor, begun again when the connection is. */
+  watch<Told>(document: TypedDocumentNode<Told, Record<string, never>>, next: (told: Told) => void): () => void {
+    return this.socket.subscribe<Told>(
+      { query: stringifyDocument(document) },
+      { next: ({ data }) => data && next(data), error: () => undefined, complete: () => undefined },
+    );
+  }
 
   close(): void {
     this.ended = true;

@@ -1,5 +1,6 @@
 import { useCallback, useEffect, useMemo, useState } from "react";
 import { useQuery } from "urql";
+import { useAnchorNews } from "../anchors";
 import { type MoveMutation, PositionDocument, type PositionQuery } from "../generated";
 import { Amount } from "../pieces/Amount";
 import { Lifecycle } from "../pieces/Lifecycle";
@@ -33,7 +34,7 @@ export function Position({ id }: { id: string }) {
   if (error && !data) return <Missing words={words(error)} />;
   if (!data) return <div className="screen is-loading" aria-busy="true" />;
   if (!position) return <Missing words="There is no such position, or this key does not see it." />;
-  return <Shown position={position} onMoved={setMoved} onLook={look} />;
+  return <Shown position={position} chains={data.anchorChains} onMoved={setMoved} onLook={look} />;
 }
 
 function Missing({ words: said }: { words: string }) {
@@ -50,13 +51,19 @@ function Missing({ words: said }: { words: string }) {
 
 interface ShownProps {
   position: Whole;
+  chains: PositionQuery["anchorChains"];
   onMoved(position: Moved): void;
   onLook(): void;
 }
 
-function Shown({ position, onMoved, onLook }: ShownProps) {
+function Shown({ position, chains, onMoved, onLook }: ShownProps) {
   const { asset, currency, lifecycle } = position;
   const events = position.events.edges.map(({ node }) => node);
+  const news = useAnchorNews(chains.length > 0, onLook);
+  // Another anchor was made: it may cover what had none.
+  useEffect(() => {
+    if (news.size > 0 && events.some(({ anchor }) => !anchor)) onLook();
+  }, [news.size]);
   const walked = useMemo(
     () => new Set(events.filter((event) => event.previousStage).map((e) => `${e.previousStage}>${e.newStage}`)),
     [position.version],
@@ -106,7 +113,13 @@ function Shown({ position, onMoved, onLook }: ShownProps) {
       </section>
 
       <Moves position={position} onMoved={onMoved} onLook={onLook} />
-      <Timeline events={events} total={position.events.totalCount} amount={position.amount} />
+      <Timeline
+        events={events}
+        total={position.events.totalCount}
+        amount={position.amount}
+        chains={chains}
+        news={news}
+      />
     </div>
   );
 }

@@ -110,7 +110,7 @@ function whereOf(search: URLSearchParams, scope: PositionWhere): PositionWhere {
     ...scope,
     ...(states.length && { state: { in: states } }),
     ...(currency && { currency: { eq: currency } }),
-    ...(holder && { holderReference: { contains: holder } }),
+    ...(holder && { holderReference: { eq: holder } }),
   };
 }
 
@@ -249,8 +249,8 @@ function Filters({ search }: { search: URLSearchParams }) {
       <div className="filters-fields">
         <input
           type="search"
-          aria-label="Holder contains"
-          placeholder="Holder contains"
+          aria-label="Holder, in full"
+          placeholder="Holder, in full"
           value={holder}
           onChange={({ target }) => setHolder(target.value)}
         />

@@ -1,18 +1,24 @@
-import type { HappeningFragment } from "../generated";
+import type { ReactNode } from "react";
+import type { AnchoringFragment, HappeningFragment, PositionQuery } from "../generated";
 import { Amount } from "../pieces/Amount";
 import { MoneyBar } from "../pieces/MoneyBar";
 import { State } from "../pieces/State";
 import { moment } from "../time";
 import { account, actor } from "../words";
+import { Anchored } from "./Anchored";
 
 interface Props {
   events: HappeningFragment[];
   total: number;
   amount: string;
+  /** None where nothing is anchored: then nothing is said of it. */
+  chains: PositionQuery["anchorChains"];
+  news: ReadonlyMap<string, AnchoringFragment>;
 }
 
 /** Everything that happened to a position, the newest first. */
-export function Timeline({ events, total, amount }: Props) {
+export function Timeline({ events, total, amount, chains, news }: Props) {
+  const trouble = chains.find(({ failure }) => failure)?.failure;
   return (
     <section aria-labelledby="timeline">
       <h2 id="timeline">What happened</h2>
@@ -21,16 +27,27 @@ export function Timeline({ events, total, amount }: Props) {
           The last {events.length} of {total} events.
         </p>
       )}
+      {trouble && <p className="note">Nothing is anchored at present: {trouble}.</p>}
       <ol className="timeline" reversed>
         {events.toReversed().map((event) => (
-          <Happening key={event.id} event={event} amount={amount} />
+          <Happening key={event.id} event={event} amount={amount}>
+            {chains.length > 0 && (
+              <Anchored event={event} anchor={event.anchor && (news.get(event.anchor.id) ?? event.anchor)} />
+            )}
+          </Happening>
         ))}
       </ol>
     </section>
   );
 }
 
-function Happening({ event, amount }: { event: HappeningFragment; amount: string }) {
+interface HappeningProps {
+  event: HappeningFragment;
+  amount: string;
+  children: ReactNode;
+}
+
+function Happening({ event, amount, children }: HappeningProps) {
   const { balancesAfter, currency, moneyEffect } = event;
   return (
     <li data-event={event.id}>
@@ -58,6 +75,7 @@ function Happening({ event, amount }: { event: HappeningFragment; amount: string
         </span>
       </div>
       {event.reason && <p className="reason">{event.reason}</p>}
+      {children}
       <details>
         <summary>
           Postings and hash<span className="unseen"> of version {event.positionVersion}</span>
