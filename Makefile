@@ -1,12 +1,14 @@
 # Everything is relative and nothing runs by a script of .venv/bin, so that a path with spaces does no harm.
 .DEFAULT_GOAL := help
-.PHONY: run test sweep e2e check schema bench soak docs dashboard contract graphiql dist lock clean help
+.PHONY: run test sweep fuzz e2e check schema bench soak docs dashboard contract graphiql dist lock clean help
 SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules
 
 PORT ?= 8000
 ARGS ?=
 MINUTES ?= 20
+CASES ?= 50000
+SEED ?= 1
 PYTHON ?=
 RUN := .venv/bin/python -m
 PIP := $(RUN) pip --disable-pip-version-check install --quiet
@@ -24,6 +26,9 @@ test: .venv/installed-dev ## Run the tests: ARGS="-k ledger"
 
 sweep: .venv/installed-dev ## Ask every role at every field, filter and stream for what is another's (some ten minutes)
 	@SWEEP=full exec $(RUN) pytest -m sweep --timeout 1800 $(ARGS)
+
+fuzz: .venv/installed-dev ## Send the HTTP and WebSocket front doors CASES=50000 requests and as many frames of nonsense: SEED=1
+	@FUZZ_CASES=$(CASES) FUZZ_SEED=$(SEED) exec $(RUN) pytest tests/limits/test_fuzz.py -s $(ARGS)
 
 e2e: .venv/installed-dev ## Run the tests that drive a real Chromium (installed by apt where that is allowed)
 	@command -v chromium chromium-browser google-chrome >/dev/null || test -n "$$CHROMIUM" || \

@@ -153,10 +153,12 @@ class Nonsense:
         if kind in {"subscribe", "complete"} or chance.random() < 0.05:
             self._number += 1
             frame["id"] = (
-                f"{self._number}" if chance.random() < 0.96 else chance.choice(("a", "b", "", 7, None))
+                f"{self._number}" if chance.random() < 0.99 else chance.choice(("a", "b", "", 7, None))
             )
         if kind == "subscribe":
-            frame["payload"] = self._parameters() if chance.random() < 0.995 else self._value()
+            # What ends a socket comes seldom, so that most of the others are sent on one that is open.
+            broken = chance.random() < 0.03
+            frame["payload"] = self._parameters(broken=broken) if chance.random() < 0.995 else self._value()
         elif chance.random() < 0.3:
             frame["payload"] = {"n": chance.choice(NUMBERS)} if chance.random() < 0.97 else self._value()
         text = json.dumps(frame)
@@ -179,7 +181,7 @@ class Nonsense:
         text = json.dumps(self._parameters() if chance.random() < 0.97 else self._value())
         return (self._scratched(text) if chance.random() < 0.06 else text).encode("utf-8", "surrogatepass")
 
-    def _parameters(self) -> dict[str, Any]:
+    def _parameters(self, *, broken: bool = True) -> dict[str, Any]:
         chance = self.random
         text = self._document()
         found: dict[str, Any] = {"query": self._scratched(text) if chance.random() < 0.15 else text}
@@ -189,8 +191,10 @@ class Nonsense:
                 for _ in range(chance.randint(0, 3))
             }
         if chance.random() < 0.04:
-            found["operationName"] = chance.choice(("Q", "", "x" * 300, None, 7))
-        if chance.random() < 0.05:
+            found["operationName"] = chance.choice(("Q", "", "x" * 300, None, 7) if broken else ("Q", None))
+        if chance.random() < 0.05 and not broken:
+            found["documentId"] = "sha256:" + "0" * 64
+        elif broken and chance.random() < 0.05:
             id = chance.choice(("0" * 64, "x", "sha256:" + "0" * 64, "", "g" * 64))
             found |= chance.choice(
                 (
@@ -212,13 +216,13 @@ class Nonsense:
             "subscription": self._schema.subscription_type,
         }[kind]
         fields = 1 if kind == "subscription" or chance.random() < 0.6 else chance.randint(2, 4)
-        inner = " ".join(self._field(root, depth=chance.randint(1, 7)) for _ in range(fields))
+        inner = " ".join(self._field(root, depth=chance.choice((1, 2, 2, 3, 3, 4, 7))) for _ in range(fields))
         head, tail = kind + chance.choice(("", " Q")), ""
-        if chance.random() < 0.1:
+        if chance.random() < 0.03:
             head = kind + chance.choice(
                 (" Q($a: Int = 3, $b: Boolean = true)", " Q($id: ID!)", " @skip(if: true)")
             )
-        elif chance.random() < 0.05:
+        elif chance.random() < 0.03:
             tail = chance.choice(
                 (" fragment F on Position { id ...F }", " fragment G on Query { viewer { id } }")
             )
@@ -237,9 +241,11 @@ class Nonsense:
         ]
         arguments = f"({', '.join(wanted)})" if wanted else ""
         self._number += 1
-        alias = f"a{self._number}: " if chance.random() < 0.4 else ""
-        switch = chance.choice((" @skip(if: false)", " @include(if: true)")) if chance.random() < 0.05 else ""
+        # Fields of one name and different arguments exclude each other.
         named = get_named_type(field.type)
+        often = 0.9 if arguments or not is_leaf_type(named) else 0.2
+        alias = f"a{self._number}: " if chance.random() < often else ""
+        switch = chance.choice((" @skip(if: false)", " @include(if: true)")) if chance.random() < 0.05 else ""
         if is_leaf_type(named):
             return f"{alias}{name}{arguments}{switch}"
         fields = getattr(named, "fields", None)

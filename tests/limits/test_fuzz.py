@@ -1,6 +1,6 @@
 """The front doors under generated requests and frames: no 5xx, nothing unmasked, no socket that hangs.
 
-A few thousand by default; FUZZ_CASES=100000 for a long run, FUZZ_SEED for another one.
+A few thousand by default. `make fuzz` runs FUZZ_CASES requests and as many frames, FUZZ_SEED for another run.
 """
 
 import asyncio
@@ -132,7 +132,8 @@ async def test_http(
         assert (await server.http.get("/ready")).status_code == 200
         if IS_LONG:
             assert resident() - before < GROWTH_BYTES_MAX
-    print(f"{done} requests in {time.monotonic() - began:.0f} s: {dict(seen)}")
+    grown = (resident() - before) // 2**20 if before else 0
+    print(f"{done} requests in {time.monotonic() - began:.0f} s, memory grew by {grown} MB: {dict(seen)}")
     assert done >= min(CASES, 500)
     assert seen["2xx"] > done / 10
     loud = [record.getMessage() for record in caplog.records if record.name.startswith("escrowgrid")]
@@ -204,7 +205,8 @@ async def test_sockets(
         async def work() -> None:
             nonlocal done, before
             while done < CASES and (IS_LONG or time.monotonic() - began < SECONDS_MAX):
-                done += await one_socket(server, nonsense, keys, seen)
+                sent = await one_socket(server, nonsense, keys, seen)
+                done += sent
                 if not before and done > CASES // 4:
                     before = resident()
 
@@ -214,7 +216,8 @@ async def test_sockets(
         assert len(server.app.state.live) == 0
         if IS_LONG:
             assert resident() - before < GROWTH_BYTES_MAX
-    print(f"{done} frames in {time.monotonic() - began:.0f} s: {dict(seen)}")
+    grown = (resident() - before) // 2**20 if before else 0
+    print(f"{done} frames in {time.monotonic() - began:.0f} s, memory grew by {grown} MB: {dict(seen)}")
     assert done >= min(CASES, 500)
     assert seen["next"] > 50
     assert seen["pong"] > 20
