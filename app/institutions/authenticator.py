@@ -4,9 +4,9 @@ import asyncio
 import logging
 import re
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import islice
 
 from pydantic import SecretStr
 
@@ -14,6 +14,7 @@ from app.institutions import service
 from app.institutions.model import Held, Use, secret_hash
 from app.kit.chain import same
 from app.kit.clock import Clock
+from app.kit.gathering import Gathering
 from app.principal import Principal, root
 from app.storage.database import Database
 
@@ -47,8 +48,8 @@ class Authenticator:
         self._clock = clock
         self._root = None if root_key is None else secret_hash(root_key.get_secret_value())
         self._cache: OrderedDict[bytes, _Cached] = OrderedDict()
-        self._asked: dict[bytes, Answer] = {}
-        self._looking: asyncio.Task[None] | None = None
+        # Answers all that ask at once with one statement.
+        self._keys = Gathering(self._find, LOOK_UP_MAX)
         self._used: dict[Use, datetime] = {}
         self._touching: asyncio.Task[None] | None = None
 
@@ -74,11 +75,7 @@ class Authenticator:
 
     async def close(self) -> None:
         """Write what is known of the keys' last use, and stop."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
-        for answer in self._asked.values():
-            answer.cancel()
+        await self._keys.close()
         if self._touching is not None:
             await asyncio.wait([self._touching])
 
@@ -87,36 +84,15 @@ class Authenticator:
         cached = self._cache.get(hashed)
         if cached is None or cached.until <= now or _failed(cached.answer):
             # Counted from before the look-up: what is answered is never older than the cache allows.
-            cached = self._cache[hashed] = _Cached(self._ask(hashed), now + CACHE_SECONDS)
+            cached = self._cache[hashed] = _Cached(self._keys.ask_soon(hashed), now + CACHE_SECONDS)
         self._cache.move_to_end(hashed)
         while len(self._cache) > CACHE_MAX:
             self._cache.popitem(last=False)
         # Those who ask at once share the answer; one who goes away does not take it from the others.
         return await asyncio.shield(cached.answer)
 
-    def _ask(self, hashed: bytes) -> Answer:
-        answer = self._asked[hashed] = asyncio.get_running_loop().create_future()
-        answer.add_done_callback(_failed)
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look_up())
-        return answer
-
-    async def _look_up(self) -> None:
-        """Answer all that ask at once with one statement, for as long as somebody asks."""
-        while self._asked:
-            asked = {hashed: self._asked.pop(hashed) for hashed in list(islice(self._asked, LOOK_UP_MAX))}
-            try:
-                found = await service.find_keys(self._database, list(asked))
-            except asyncio.CancelledError:
-                for answer in asked.values():
-                    answer.cancel()
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever it was, it is told to those who asked
-                for answer in asked.values():
-                    _settle(answer, error)
-            else:
-                for hashed, answer in asked.items():
-                    _settle(answer, found.get(hashed))
+    async def _find(self, hashes: Sequence[bytes]) -> Mapping[bytes, Held]:
+        return await service.find_keys(self._database, hashes)
 
     def _note_use(self, held: Held, now: datetime) -> None:
         if held.used_at is not None and now - held.used_at < TOUCH_EVERY:
@@ -139,15 +115,6 @@ class Authenticator:
             log.exception("the last use of %d keys was not written", len(used))
 
 
-def _settle(answer: Answer, told: Held | Exception | None) -> None:
-    if answer.done():
-        return
-    if isinstance(told, Exception):
-        answer.set_exception(told)
-    else:
-        answer.set_result(told)
-
-
 def _failed(answer: Answer) -> bool:
-    """Whether it is done without an answer; also marks the failure as seen, should nobody wait any more."""
+    """Whether it is done without an answer."""
     return answer.done() and (answer.cancelled() or answer.exception() is not None)

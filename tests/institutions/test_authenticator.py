@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -122,6 +123,31 @@ async def test_a_revocation_is_seen_by_every_process_within_a_second(
         assert 0 < last < revoked + 1
     for process in processes:
         await process.close()
+
+
+async def test_who_asks_while_keys_change_is_answered_as_well(
+    authenticator: Authenticator, opened: Opened, keyed: Keyed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several ask for one key, which is forgotten in between, while another is looked up: nobody waits for ever."""
+    bank = await opened()
+    busy, asked = (await keyed(bank.id)).secret, (await keyed(bank.id)).secret
+    look_up, held = service.find_keys, asyncio.Event()
+
+    async def held_up(*given: Any) -> Any:
+        await held.wait()
+        return await look_up(*given)
+
+    monkeypatch.setattr(service, "find_keys", held_up)
+    authenticator = Authenticator(authenticator._database, system_clock, None)
+    waiting = [asyncio.create_task(authenticator.authenticate(busy))]
+    for _ in range(3):
+        await asyncio.sleep(0.01)
+        waiting.append(asyncio.create_task(authenticator.authenticate(asked)))
+        await asyncio.sleep(0.01)
+        authenticator.forget()
+    held.set()
+    assert all(await asyncio.wait_for(asyncio.gather(*waiting), 5))
+    await authenticator.close()
 
 
 async def test_a_key_expires_on_time_though_it_is_cached(
