@@ -26,6 +26,7 @@ from app.principal import Principal, Scope, lack_of
 from app.services import Request, Services
 from app.storage.paging import PageRequest
 from app.storage.snapshot import Snapshot
+from app.storage.statements import Meter
 
 __all__ = ["Context", "Info", "Request", "Services", "may", "only_institution"]
 
@@ -53,6 +54,11 @@ class Context:
         self.operation_kind = ""
         self.operation_name = ""
         self.document_hash = ""
+        # For the request log: what its statements read, what it was charged, by which codes it was refused or failed.
+        self.meter = Meter()
+        self.cost: int | None = None
+        self.refusals: list[str] = []
+        self.failures: list[str] = []
         # What it costs, and who takes the payment before it runs; nobody where no transport is between.
         self.bill: Bill | None = None
         self.toll: Toll | None = None
@@ -101,9 +107,10 @@ class Context:
         async with AsyncExitStack() as stack:
             connection: AsyncConnection | None = None
             if replica is not None and freshness is not None and self.operation_kind == "query":
-                connection = await stack.enter_async_context(replica.reading(scope, freshness))
+                connection = await stack.enter_async_context(replica.reading(scope, freshness, self.meter))
             if connection is None:
-                connection = await stack.enter_async_context(self.services.database.reading(scope))
+                database = self.services.database
+                connection = await stack.enter_async_context(database.reading(scope, self.meter))
             yield connection
 
     async def load(self, loader: Loader, key: K, *args: Any) -> Any:
@@ -138,7 +145,7 @@ class Context:
         self.services.writer.assure()
         await self.renew()
         services, request = self.services, self.request
-        async with services.database.writing(institution_id) as connection:
+        async with services.database.writing(institution_id, self.meter) as connection:
             yield Work(
                 connection=connection,
                 actor=self.principal,
@@ -190,6 +197,7 @@ class Context:
         resource_id: str | None = None,
     ) -> None:
         """Have it written in the audit that this was asked for and refused; never waits, never fails."""
+        self.refusals.append(str(code))
         if code == ErrorCode.VERSION_CONFLICT:
             action = Action.CONCURRENCY_CONFLICT
         entry = AuditEntry(

@@ -9,6 +9,7 @@ from app.audit.recorder import Recorder
 from app.audit.watch import Watch
 from app.kit.clock import Clock
 from app.kit.ids import Ids
+from app.kit.spans import Tracer
 from app.ledger.bell import Topic
 from app.ledger.replica import Replica
 from app.ledger.tail import Tail
@@ -40,6 +41,8 @@ class Services:
     # Has every process know of something beside the ledger.
     tell: Callable[[Topic], None]
     replica: Replica | None = None
+    # Where operations are traced, if anywhere.
+    tracer: Tracer | None = None
 
 
 @dataclass(frozen=True, slots=True)

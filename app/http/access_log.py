@@ -1,20 +1,15 @@
 """Outermost: makes the exchange of every request, then tells of it in one line of JSON and in the metrics."""
 
-import logging
 import time
-from datetime import UTC, datetime
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http import exchange, limits
+from app.http import exchange, journal, limits
 from app.http.door import Door
 from app.http.exchange import Exchange
 from app.http.metrics import Metrics
-from app.http.wire import encode
 from app.settings import Settings
-
-log = logging.getLogger("escrowgrid.access")
 
 # What the log says of a client that went away before it was answered, as nginx does.
 GONE = 499
@@ -23,10 +18,19 @@ GONE = 499
 class AccessLog:
     """Sees every request, also those refused at the door."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, door: Door | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        metrics: Metrics,
+        door: Door | None = None,
+        *,
+        traced: bool = False,
+    ) -> None:
         self.app = app
         self._metrics = metrics
         self._door = door
+        self._traced = traced
         self._trusted = limits.networks(settings.trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,6 +45,7 @@ class AccessLog:
             path=scope["path"],
             abort=exchange.aborter(send),
             count_error=self._count_error,
+            carried=headers.get("traceparent") if self._traced else None,
         )
         scope[exchange.KEY] = known
         began = time.perf_counter()
@@ -77,23 +82,6 @@ class AccessLog:
             self._door.note(known, code)
 
     def _tell(self, scope: Scope, known: Exchange, status: int, seconds: float, *, timed: bool) -> None:
-        method = scope.get("method", "WS")
-        principal = known.principal
-        line = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "duration_ms": round(seconds * 1000, 2),
-            "status": status,
-            "method": method,
-            "path": scope["path"],
-            "operation": known.operation or None,
-            "document": known.document_hash or None,
-            "cost": known.cost,
-            "operations": known.operations,
-            "key_id": principal.id if principal is not None else None,
-            "institution_id": principal.institution_id if principal is not None else None,
-            "request_id": known.request_id,
-            "client": known.client_address,
-            "errors": known.error_codes,
-        }
-        log.info(encode(line).decode())
+        method = scope.get("method", journal.SOCKET)
+        journal.tell_request(known, method, status, seconds)
         self._metrics.request(method, status, known.operation, seconds, timed=timed)

@@ -1,6 +1,6 @@
 """One request or socket as the server knows it: made outermost, filled in on the way, told in the log."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from starlette.types import Scope, Send
@@ -10,6 +10,21 @@ from app.principal import Principal
 
 KEY = "escrowgrid.exchange"
 ERROR_CODES_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """An operation that is over, as the log tells it. `rows`: what its statements read or wrote."""
+
+    kind: str
+    name: str
+    document: str
+    cost: int | None
+    rows: int
+    refusals: Sequence[str]
+    failures: Sequence[str]
+    request_id: str
+    trace_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -25,10 +40,13 @@ class Exchange:
     purse: Purse | None = None
     principal: Principal | None = None
     operation: str = ""
-    document_hash: str = ""
+    # Of a request the one operation; of a socket none, each of them is told by itself.
+    ran: Ran | None = None
     cost: int | None = None
-    kind: str = ""
+    rows: int = 0
     operations: int = 0
+    # W3C's `traceparent`, where operations are traced.
+    carried: str | None = None
     error_codes: list[str] = field(default_factory=list)
     abort: Callable[[], None] | None = None
     count_error: "Callable[[Exchange, str], None] | None" = None

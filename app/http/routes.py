@@ -97,7 +97,9 @@ def build(
     )
     application.router.redirect_slashes = False
     # Outside of Starlette's own error handling, too: it sees every answer, and uvicorn's own `send`.
-    application.middleware_stack = AccessLog(application.build_middleware_stack(), settings, counted, door)
+    application.middleware_stack = AccessLog(
+        application.build_middleware_stack(), settings, counted, door, traced=services.tracer is not None
+    )
     application.state.live = live
     return application
 

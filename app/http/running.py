@@ -16,12 +16,13 @@ from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from app.context import Context, Request, Services
-from app.engine.masking import BAD_REQUEST, ToldError, refusal, request_id_of, told_all
+from app.engine.masking import BAD_REQUEST, INTERNAL, ToldError, refusal, request_id_of, told_all
+from app.http import journal, traces
 from app.http.auth import Authenticator, Caller, caller_of
-from app.http.exchange import Exchange
+from app.http.exchange import ERROR_CODES_MAX, Exchange, Ran
 from app.http.gate import Doorman
 from app.http.library import Library
-from app.http.live import Live
+from app.http.live import Live, now
 from app.http.metrics import Metrics
 from app.http.operation import Asked
 from app.http.tolls import Cost, Toll, Tolls
@@ -34,6 +35,7 @@ QUERY = frozenset({OperationType.QUERY})
 SINGLE = frozenset({OperationType.QUERY, OperationType.MUTATION})
 ALL = frozenset(OperationType)
 UNAUTHENTICATED = 401
+SOCKET = "websocket"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,16 @@ class Runner:
         context = Context(self.services, caller.principal, request)
         toll = context.toll = Toll(self.tolls, caller.principal, exchange.purse)
         self.metrics.began(transport)
+        began = now()
+        if (tracer := self.services.tracer) is not None:
+            context.meter.span = tracer.begin(transport, carried=exchange.carried)
         try:
             yield context
+        except Exception:
+            context.failures.append(INTERNAL)
+            raise
         finally:
-            exchange.operations += 1
-            exchange.operation = context.operation_name
-            exchange.document_hash = context.document_hash
+            self._tell(context, exchange, transport, now() - began)
             if context.bill is None:
                 toll.leave()
             self.metrics.ended(transport, context.operation_kind)
@@ -73,6 +79,30 @@ class Runner:
                 # Cancelled once more: the connection goes back to its pool all the same.
                 self.live.spawn(context.close())
                 raise
+
+    def _tell(self, context: Context, exchange: Exchange, transport: str, seconds: float) -> None:
+        """An operation is over: for the log, and for whoever traces it."""
+        span = context.meter.span
+        ran = Ran(
+            context.operation_kind,
+            context.operation_name,
+            context.document_hash,
+            context.cost,
+            context.meter.rows,
+            context.refusals,
+            context.failures,
+            context.request.id,
+            None if span is None else span.trace_id,
+        )
+        exchange.operations += 1
+        exchange.operation = ran.name
+        exchange.rows += ran.rows
+        if transport == SOCKET:
+            journal.tell_operation(exchange, ran, seconds)
+        else:
+            exchange.ran = ran
+        if span is not None:
+            traces.finish(span, ran, transport, exchange.principal)
 
     async def known(self, exchange: Exchange, secret: str | None) -> Caller:
         """Whose key it is; refuses as `caller_of` does, and the doorman remembers either way."""
@@ -155,7 +185,10 @@ def body_of(result: Any, context: Context, exchange: Exchange) -> dict[str, obje
     if result.errors:
         errors = told_all(result.errors, request_id_of(context))
         for error in errors:
-            exchange.note_error((error.extensions or {}).get("code"))
+            code = (error.extensions or {}).get("code")
+            exchange.note_error(code)
+            if len(context.failures) < ERROR_CODES_MAX:
+                context.failures.append(str(code))
         body["errors"] = [error.formatted for error in errors]
     if not is_request_error(result):
         body["data"] = result.data
@@ -173,7 +206,10 @@ def cost_of(result: Any, context: Context, exchange: Exchange) -> Cost | None:
     else:
         actual = min(max(bill.estimate.reckoning.of(result.data), 1), requested)
     cost = Cost(requested, actual)
+    # A stream is paid for once, whatever it tells.
+    context.cost = requested
     if bill.kind != OperationType.SUBSCRIPTION.value:
+        context.cost = actual
         exchange.cost = (exchange.cost or 0) + actual
         # Errors hide what was read on the way to them: nothing is given back.
         if isinstance(context.toll, Toll) and not result.errors:

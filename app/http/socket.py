@@ -30,7 +30,7 @@ from app.http.frames import BadFrameError, Complete, Init, Ping, Pong, SocketAda
 from app.http.groups import Told
 from app.http.live import TRY_LATER, UNAUTHORISED, Connection, now, reason, within
 from app.http.operation import Asked
-from app.http.running import Runner
+from app.http.running import SOCKET, Runner
 from app.http.wire import RefusedError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("escrowgrid.live")
 
-TRANSPORT = "websocket"
+TRANSPORT = SOCKET
 BAD_MESSAGE = 4400
 NOT_YET = 4401
 DUPLICATE_ID = 4409

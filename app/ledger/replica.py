@@ -11,6 +11,7 @@ from app.errors import Unavailable
 from app.ledger.queries import fetch_head
 from app.ledger.tail import Tail
 from app.storage.database import Database
+from app.storage.statements import Meter
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -37,21 +38,25 @@ class Replica:
     tail: Tail
 
     @asynccontextmanager
-    async def reading(self, scope: str, freshness: Freshness) -> "AsyncIterator[AsyncConnection | None]":
+    async def reading(
+        self, scope: str, freshness: Freshness, meter: Meter | None = None
+    ) -> "AsyncIterator[AsyncConnection | None]":
         """A snapshot of `scope` that is fresh enough; None when the replica is behind for too long, or away.
 
         Raises `CursorInvalid` for a cursor that is none, judged as everywhere against the primary.
         """
         place = 0 if freshness.at_least is None else await self.tail.place(scope, freshness.at_least)
         async with AsyncExitStack() as stack:
-            yield await self._fresh(stack, scope, place)
+            yield await self._fresh(stack, scope, place, meter)
 
-    async def _fresh(self, stack: AsyncExitStack, scope: str, place: int) -> "AsyncConnection | None":
+    async def _fresh(
+        self, stack: AsyncExitStack, scope: str, place: int, meter: Meter | None
+    ) -> "AsyncConnection | None":
         deadline = asyncio.get_running_loop().time() + WAIT_SECONDS_MAX
         try:
             while asyncio.get_running_loop().time() < deadline:
                 async with AsyncExitStack() as attempt:
-                    connection = await attempt.enter_async_context(self.database.reading(scope))
+                    connection = await attempt.enter_async_context(self.database.reading(scope, meter))
                     head, _hash = await fetch_head(connection, scope)
                     if head >= place:
                         await stack.enter_async_context(attempt.pop_all())

@@ -13,6 +13,7 @@ from app.engine.direct import Direct, Wanted
 from app.principal import ALL_INSTITUTIONS
 from app.storage.database import driver_of
 from app.storage.paging import PageRequest
+from app.storage.statements import fetched
 
 if TYPE_CHECKING:
     from app.context import Context
@@ -150,7 +151,7 @@ class PositionEvents(Direct):
         values += [] if scope == ALL_INSTITUTIONS else [scope]
         sql = connection.sql(scope, request, direction)
         async with context.reading() as reading:
-            rows = await (await driver_of(reading)).fetch(sql, *values)
+            rows = await fetched(reading, await driver_of(reading), sql, values)
         found: dict[tuple[str, int], list[Any]] = {
             parent: list(group) for parent, group in itertools.groupby(rows, key=itemgetter("parent", "upto"))
         }

@@ -187,7 +187,10 @@ async def _create(context: Context, opening: Opening, *, item: bool = False) -> 
     async def attempt() -> PositionPayload:
         services = context.services
         pair = await services.assets.get(services.database, context.scope, opening.asset_id)
-        return _told(context, await services.writer.submit(service.create(_asker(context), opening, pair)))
+        return _told(
+            context,
+            await services.writer.submit(service.create(_asker(context), opening, pair), context.meter.span),
+        )
 
     if item:
         return await _item(context, Action.POSITION_CREATED, attempt)
@@ -196,7 +199,9 @@ async def _create(context: Context, opening: Opening, *, item: bool = False) -> 
 
 async def _move(context: Context, move: Move, *, item: bool = False) -> PositionPayload:
     async def attempt() -> PositionPayload:
-        return _told(context, await context.services.writer.submit(await _command(context, move)))
+        return _told(
+            context, await context.services.writer.submit(await _command(context, move), context.meter.span)
+        )
 
     if item:
         return await _item(context, Action.POSITION_TRANSITIONED, attempt, move.position_id)
@@ -214,7 +219,7 @@ async def _move_all(context: Context, moves: Sequence[Move]) -> PositionsPayload
             except Refusal as refusal:
                 at = f"items.{place_}" + (f".{refusal.field}" if refusal.field else "")
                 raise Refusal(refusal.problem.code, refusal.message, at) from None
-        answers = await context.services.writer.submit_all(commands)
+        answers = await context.services.writer.submit_all(commands, context.meter.span)
         return PositionsPayload(results=[_told(context, answer) for answer in answers])
 
     return await context.answer(PositionsPayload, Action.POSITION_TRANSITIONED, RESOURCE, attempt)
@@ -228,6 +233,7 @@ async def _item(context: Context, action: Action, attempt, resource_id: str | No
         context.note_refusal(action, RESOURCE, refusal.code, field=refusal.field, resource_id=resource_id)
         return PositionPayload(user_errors=[UserError.of(refusal.problem)])
     except Denied as denied:
+        context.refusals.append(ErrorCode.TRY_AGAIN)
         return PositionPayload(user_errors=[UserError.of(Problem(ErrorCode.TRY_AGAIN, denied.message))])
     return found
 

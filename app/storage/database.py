@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from app.errors import Overloaded, Unavailable
 from app.kit.canonical import Json, canonical_json, stored_json
+from app.storage.statements import METER, Meter, watch
 
 log = logging.getLogger("escrowgrid.storage")
 
@@ -112,6 +113,7 @@ class Database:
             json_serializer=canonical_json,
             json_deserializer=stored_json,
         )
+        watch(self._engine)
         self._reading = self._engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
@@ -154,27 +156,30 @@ class Database:
         return self._pools[role]
 
     @asynccontextmanager
-    async def reading(self, scope: str) -> AsyncIterator[AsyncConnection]:
+    async def reading(self, scope: str, meter: Meter | None = None) -> AsyncIterator[AsyncConnection]:
         """One consistent read-only snapshot of what `scope` may see, as the api role."""
-        async with self._begun(self._reading, DatabaseRole.API, scope) as connection:
+        async with self._begun(self._reading, DatabaseRole.API, scope, meter) as connection:
             yield connection
 
     @asynccontextmanager
-    async def writing(self, scope: str) -> AsyncIterator[AsyncConnection]:
+    async def writing(self, scope: str, meter: Meter | None = None) -> AsyncIterator[AsyncConnection]:
         """One ordinary transaction of the writer role, committed at the end of the block."""
-        async with self._begun(self._engine, DatabaseRole.WRITER, scope) as connection:
+        async with self._begun(self._engine, DatabaseRole.WRITER, scope, meter) as connection:
             yield connection
             await connection.commit()
 
     @asynccontextmanager
     async def _begun(
-        self, engine: AsyncEngine, role: DatabaseRole, scope: str
+        self, engine: AsyncEngine, role: DatabaseRole, scope: str, meter: Meter | None
     ) -> AsyncIterator[AsyncConnection]:
         connection = await self._scoped(engine, role, scope)
+        info = connection.info
+        info[METER] = meter
         try:
             yield connection
         finally:
-            # Shielded: a cancelled request still gives its connection back clean.
+            # Whoever has it next is not this operation. Shielded: a cancelled request still gives it back clean.
+            info.pop(METER, None)
             await asyncio.shield(connection.close())
 
     async def _scoped(self, engine: AsyncEngine, role: DatabaseRole, scope: str) -> AsyncConnection:

@@ -378,18 +378,23 @@ async def test_other_protocols_and_origins_are_refused(site: Site) -> None:
         await connect(site.url.replace("http", "ws") + "/nothing", subprotocols=[PROTOCOL], proxy=None)
 
 
-async def test_a_socket_is_one_line_in_the_log(dial: Dial, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_socket_is_one_line_in_the_log_and_so_is_each_of_its_operations(
+    dial: Dial, caplog: pytest.LogCaptureFixture
+) -> None:
     peer = await dial(acknowledged=False)
     await peer.init(apiKey=TENANT)
     await peer.subscribe("a", "{nothing}")
     await peer.next()
     await peer.socket.close(4321)
     own = [record for record in caplog.records if record.name == "escrowgrid.access"]
-    await eventually(lambda: any(record.name == "escrowgrid.access" for record in caplog.records))
+    await eventually(lambda: len([r for r in caplog.records if r.name == "escrowgrid.access"]) == 2)
     own = [json.loads(record.getMessage()) for record in caplog.records if record.name == "escrowgrid.access"]
-    assert [(line["method"], line["status"], line["key_id"], line["errors"]) for line in own] == [
-        ("WS", 4321, "key_1", ["GRAPHQL_VALIDATION_FAILED"])
+    told = [(line["method"], line["status"], line["outcome"], line["key_id"], line["errors"]) for line in own]
+    assert told == [
+        ("WS", None, "FAILED", "key_1", ["GRAPHQL_VALIDATION_FAILED"]),
+        ("WS", 4321, None, "key_1", ["GRAPHQL_VALIDATION_FAILED"]),
     ]
+    assert own[0]["request_id"] == f"{own[1]['request_id']}.1"
 
 
 async def test_a_server_that_goes_closes_its_sockets_one_after_the_other(site: Site) -> None:

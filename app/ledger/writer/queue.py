@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from app.errors import Overloaded, Problem
+from app.kit.spans import Span
 from app.ledger.writer.contract import Answer, Command
 
 Outcome = list[Answer] | Problem
@@ -28,6 +29,8 @@ class Submission:
     attempted: set[str] = field(default_factory=set)
     # When it first met a row that somebody else held.
     aside_since: float | None = None
+    # Of whoever waits, where somebody traces it.
+    span: Span | None = None
 
     @property
     def institution_id(self) -> str:

@@ -11,6 +11,7 @@ from app.errors import Denied, Overloaded, Refusal, Unavailable
 from app.kit.clock import Clock
 from app.kit.histogram import Histogram
 from app.kit.ids import Ids
+from app.kit.spans import Span, Tracer
 from app.ledger.writer import batch as batches
 from app.ledger.writer.aside import Aside
 from app.ledger.writer.contract import Answer, Command, Subject
@@ -24,6 +25,7 @@ from app.storage.database import (
     DatabaseRole,
     take_role,
 )
+from app.storage.statements import following
 
 log = logging.getLogger("escrowgrid.writer")
 
@@ -39,6 +41,8 @@ USED_KEY = "ledger_events_idempotency"
 # How long a try in a side lane waits for the row: as long as that it holds the others of its list.
 ROW_WAIT_SECONDS = 0.1
 STATEMENT_SECONDS_MIN = 0.1
+# Of a batch to those who wait for it.
+LINKS_MAX = 100
 BUSY = "the position is held by another command for too long; nothing was done, try again"
 LATE = "this took too long; nothing was done, try again"
 IN_DOUBT = "the outcome is not known yet; ask again with the same idempotency key, it will not act twice"
@@ -61,6 +65,7 @@ class Writer:
         ids: Ids,
         clock: Clock,
         ring: Ring,
+        tracer: Tracer | None = None,
     ) -> None:
         self._database = database
         self._subject = subject
@@ -69,6 +74,7 @@ class Writer:
         self._ids = ids
         self._clock = clock
         self._ring = ring
+        self._tracer = tracer
         self._queue = FairQueue(settings.writer_queue_max)
         self._aside = Aside(self._settle_aside, self._gives_up)
         self._main: asyncio.Task[None] | None = None
@@ -105,20 +111,28 @@ class Writer:
         if self._refusal is not None:
             raise type(self._refusal)(self._refusal.message)
 
-    async def submit(self, command: Command) -> Answer:
+    async def submit(self, command: Command, span: Span | None = None) -> Answer:
         """Decide and write one command; returns after commit. Raises `Refusal` when it is refused."""
-        return (await self.submit_all([command]))[0]
+        return (await self.submit_all([command], span))[0]
 
-    async def submit_all(self, commands: Sequence[Command]) -> list[Answer]:
-        """Decide and write several commands as one: all are accepted or none. Raises `Refusal` for none."""
+    async def submit_all(self, commands: Sequence[Command], span: Span | None = None) -> list[Answer]:
+        """Decide and write several commands as one: all are accepted or none. Raises `Refusal` for none.
+
+        Where the operation is traced, the wait is a part of its `span`.
+        """
         self.assure()
         if self._closing:
             raise Overloaded("the server is shutting down; nothing was done, try again")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.command_deadline_seconds
-        submission = Submission(commands, deadline, loop.create_future())
-        self._queue.put(submission, self._aside.waiting)
-        outcome = await asyncio.shield(submission.answer)
+        part = None if span is None else span.child("ledger.command")
+        submission = Submission(commands, deadline, loop.create_future(), span=part)
+        try:
+            self._queue.put(submission, self._aside.waiting)
+            outcome = await asyncio.shield(submission.answer)
+        finally:
+            if part is not None:
+                part.end()
         if isinstance(outcome, list):
             return outcome
         raise Refusal(outcome.code, outcome.message, outcome.field)
@@ -171,6 +185,20 @@ class Writer:
 
     async def _attempt(self, submissions: Sequence[Submission], *, wait: bool) -> list[Submission]:
         """One transaction. Answers are told after its commit; returns those to be decided once more."""
+        span = self._begun(submissions)
+        try:
+            return await self._transact(submissions, span, wait=wait)
+        except BaseException as error:
+            if span is not None:
+                span.note("error.type", type(error).__name__)
+            raise
+        finally:
+            if span is not None:
+                span.end()
+
+    async def _transact(
+        self, submissions: Sequence[Submission], span: Span | None, *, wait: bool
+    ) -> list[Submission]:
         began = asyncio.get_running_loop().time()
         scope = sorted({item.institution_id for submission in submissions for item in submission.commands})
         pool = self._database.pool(DatabaseRole.WRITER)
@@ -180,9 +208,10 @@ class Writer:
             await take_role(connection, DatabaseRole.WRITER, scope, seconds=seconds)
             if wait:
                 await connection.execute(f"SET LOCAL lock_timeout = {int(ROW_WAIT_SECONDS * 1000)}")
-            batch = await batches.run(
-                connection, submissions, self._subject, self._holders, self._ids, self._clock(), wait=wait
-            )
+            with following(connection, span):
+                batch = await batches.run(
+                    connection, submissions, self._subject, self._holders, self._ids, self._clock(), wait=wait
+                )
             # From here on its commit may happen, whatever is heard of it.
             for submission, outcome in batch.outcomes.items():
                 if isinstance(outcome, list):
@@ -190,6 +219,15 @@ class Writer:
         self._measure(submissions, began)
         self._tell(batch)
         return batch.again
+
+    def _begun(self, submissions: Sequence[Submission]) -> Span | None:
+        """A span of this attempt, linked to those who wait for it; it is a part of none, for it serves them all."""
+        if self._tracer is None:
+            return None
+        waiting = [submission.span for submission in submissions if submission.span is not None]
+        span = self._tracer.begin("ledger.batch", links=waiting[:LINKS_MAX])
+        span.note("escrowgrid.commands", sum(len(submission.commands) for submission in submissions))
+        return span
 
     def _measure(self, submissions: Sequence[Submission], began: float) -> None:
         self.batches += 1
