@@ -207,7 +207,7 @@ def create_app(
                     task.cancel()
                     await asyncio.gather(task, return_exceptions=True)
 
-    return routes.build(
+    application = routes.build(
         parts.services,
         schema.build(settings, plans),
         parts.authenticator,
@@ -218,3 +218,5 @@ def create_app(
         documents=parts.documents,
         vitals=vitals.of(parts.services, parts.bell, parts.quota, parts.documents, plans),
     )
+    parts.authenticator.listeners.append(application.state.live.look)
+    return application

@@ -68,6 +68,15 @@ class Principal:
         """What row-level security is set to: one institution, or all of them for root."""
         return self.institution_id or ALL_INSTITUTIONS
 
+    def reaches_like(self, other: "Principal") -> bool:
+        """Whether it is the same one with the same reach, for however long either of them lasts."""
+        return (self.id, self.role, self.institution_id, self.scopes) == (
+            other.id,
+            other.role,
+            other.institution_id,
+            other.scopes,
+        )
+
     def can_see(self, institution_id: str) -> bool:
         """Whether rows of that institution exist for this principal."""
         return self.institution_id is None or self.institution_id == institution_id

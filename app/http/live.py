@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,10 @@ TRY_LATER = 1013
 REASON_BYTES_MAX = 123
 CONFIRMED_AT_ONCE = 32
 STALL_SECONDS_MIN = 1.0
+# Keys may change in a storm: those of live connections are looked up so often at most.
+LOOK_PAUSE_SECONDS = 0.05
+EXPIRED = "the token has expired, or the key"
+WITHDRAWN = "the key is no longer valid, or no longer for the same"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,11 @@ class Connection:
         """Say goodbye and close."""
         raise NotImplementedError
 
+    def is_expired(self) -> bool:
+        """Whether its token or key has ended by itself: nothing is told to it any more."""
+        ends = None if self.caller is None else self.caller.principal.expires_at
+        return ends is not None and ends <= system_clock()
+
     async def watched(self, send: Awaitable[None]) -> None:
         """Await a send, noting how long the other side takes nothing."""
         began = now()
@@ -102,6 +111,7 @@ class Live:
         self.draining = False
         self._connections: set[Connection] = set()
         self._sweeper: asyncio.Task[None] | None = None
+        self._keys_changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
@@ -132,22 +142,43 @@ class Live:
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=self.pace.farewell_seconds_max + 1)
 
+    def look(self) -> None:
+        """Keys have changed somewhere: see at once whose connections that ends."""
+        self._keys_changed.set()
+
     async def _sweep(self) -> None:
         """Runs while anything is open."""
         looking: asyncio.Task[None] | None = None
         while self._connections:
-            await asyncio.sleep(self.pace.sweep_seconds)
+            await self._pause(looking)
             # Beside the rest, which may wait for a database: a token ends when it says so.
             self._end_expired()
             if looking is None or looking.done():
                 looking = asyncio.create_task(self._looked_after(), name="live-look-after")
 
+    async def _pause(self, looking: "asyncio.Task[None] | None") -> None:
+        """Until the next look: a second, or less where keys have changed, but never while the last one lasts."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.pace.sweep_seconds):
+                await asyncio.sleep(min(LOOK_PAUSE_SECONDS, self.pace.sweep_seconds))
+                if looking is not None:
+                    await asyncio.wait([looking])
+                await self._keys_changed.wait()
+                # Cleared before the look: what changes during it is looked at once more.
+                self._keys_changed.clear()
+
     def _end_expired(self) -> None:
-        now_ = system_clock()
         for connection in self._connections:
-            ends = None if connection.caller is None else connection.caller.principal.expires_at
-            if ends is not None and ends <= now_:
-                self._end(connection, UNAUTHORISED, "the token has expired, or the key")
+            if connection.is_expired():
+                self.lapse(connection)
+
+    def lapse(self, connection: Connection) -> None:
+        """End a connection whose token or key has ended by itself."""
+        self._end(connection, UNAUTHORISED, EXPIRED)
+
+    def withdraw(self, connection: Connection) -> None:
+        """End a connection whose key opens nothing any more, or something else."""
+        self._end(connection, UNAUTHORISED, WITHDRAWN)
 
     async def _looked_after(self) -> None:
         try:
@@ -198,9 +229,12 @@ class Live:
             unconfirmed = now() - connection.confirmed_at > self.pace.unconfirmed_seconds_max
             return (TRY_LATER, "the key cannot be confirmed") if unconfirmed else None
         connection.confirmed_at = now()
-        if principals[caller.secret] == caller.principal:
-            return None
-        return UNAUTHORISED, "the key is no longer valid, or no longer for the same"
+        found = principals[caller.secret]
+        if found is None or not found.reaches_like(caller.principal):
+            return UNAUTHORISED, WITHDRAWN
+        # Such as while a key is rotated: the secret before lasts until the overlap ends, and so do its connections.
+        connection.caller = Caller(found, caller.secret)
+        return None
 
     def _end(self, connection: Connection, code: int, text: str) -> None:
         if not connection.ending:

@@ -24,8 +24,9 @@ from strawberry.utils.aio import aclosing
 
 from app.context import Context, Request
 from app.engine.masking import INTERNAL, LIMIT_EXCEEDED, refusal
+from app.errors import AppError
 from app.http import exchange, frames
-from app.http.auth import secret_in
+from app.http.auth import Caller, secret_in
 from app.http.frames import BadFrameError, Complete, Init, Ping, Pong, SocketAdapter, Subscribe
 from app.http.groups import Told
 from app.http.live import TRY_LATER, UNAUTHORISED, Connection, now, reason, within
@@ -48,12 +49,14 @@ TWICE_INITIALISED = 4429
 class SocketOperation(Operation[Context, None]):
     """One operation of a socket, and its context while it runs."""
 
-    __slots__ = ("asked", "context", "spelled_id")
+    __slots__ = ("asked", "context", "cursor", "spelled_id")
 
     def __init__(self, handler: "SocketHandler", id: str, asked: Asked) -> None:
         super().__init__(handler, id, asked.query or "", asked.variables, asked.operation_name)
         self.asked = asked
         self.context: Context | None = None
+        # Where the last message stands that was sent: what was made and not sent is sent again after a resume.
+        self.cursor: str | None = None
         self.spelled_id = orjson.dumps(id).decode()
 
 
@@ -183,8 +186,9 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None], Connection):
             self.forget(operation)
 
     async def _run(self, operation: SocketOperation, request: Request) -> None:
-        caller = self.caller
-        assert caller is not None, "nothing runs before the acknowledgement"
+        caller = await self._confirmed()
+        if caller is None:
+            return
         async with self.runner.context(self.exchange, caller, request, TRANSPORT) as context:
             operation.context = context
             groups = self.runner.groups
@@ -198,12 +202,29 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None], Connection):
                     await self._next(operation, told)
         await self._tell(operation, "complete")
 
+    async def _confirmed(self) -> Caller | None:
+        """Who asks, still; nobody when the key is over, which ends the socket. As with every request over HTTP."""
+        caller = self.caller
+        assert caller is not None, "nothing runs before the acknowledgement"
+        try:
+            found = await self.runner.authenticator.authenticate(caller.secret)
+        except AppError:
+            # It cannot be told now: the lease is judged by those who look after it.
+            return caller
+        if found is not None and found.reaches_like(caller.principal):
+            return caller
+        self.runner.live.withdraw(self)
+        return None
+
     async def _next(self, operation: SocketOperation, told: Told) -> None:
-        if not operation.completed:
+        if self.is_expired():
+            self.runner.live.lapse(self)
+        elif not operation.completed:
             head = f'{{"id":{operation.spelled_id},"type":"next","payload":'
             assert operation.context is not None, "what runs has a context"
             tail = told.tail(operation.context)
             await self.watched(self.websocket.send_text(f"{head}{told.text[:-1]}{tail}}}"))
+            operation.cursor = told.cursor
 
     async def _tell(self, operation: SocketOperation, kind: str, payload: object = None) -> None:
         if operation.completed:
@@ -227,9 +248,7 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None], Connection):
 
     def _cursor(self) -> str | None:
         """Where to resume, when that is one place: operations at different ones cannot share it."""
-        contexts = (getattr(operation, "context", None) for operation in self.operations.values())
-        cursors = {context.last_cursor for context in contexts if context is not None}
-        found = cursors - {None}
+        found = {getattr(operation, "cursor", None) for operation in self.operations.values()} - {None}
         return found.pop() if len(found) == 1 else None
 
     async def beat(self) -> None:

@@ -13,7 +13,7 @@ from app.context import Request
 from app.engine.masking import INTERNAL
 from app.http.auth import Caller
 from app.http.exchange import Exchange
-from app.http.live import UNAUTHORISED, Connection, now, within
+from app.http.live import EXPIRED, UNAUTHORISED, Connection, now, within
 from app.http.negotiation import EVENTS_TYPE
 from app.http.operation import Asked
 from app.http.running import Runner
@@ -100,6 +100,9 @@ class EventStream(Connection):
             ) as results,
         ):
             async for told in results:
+                if self.is_expired():
+                    self._part("UNAUTHENTICATED", EXPIRED)
+                    return
                 await self._write(_next(told.body[:-1] + told.tail(context).encode(), told.cursor))
         await self._write(COMPLETE)
 

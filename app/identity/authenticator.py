@@ -1,5 +1,6 @@
 """Everybody who may ask: the root key, API keys, and bearer tokens where a provider is set."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 from app.identity.keyring import Keyring, Pace
@@ -19,6 +20,8 @@ class KeysAndTokens:
     def __init__(self, keys: Authenticator, tokens: Tokens | None) -> None:
         self.keys = keys
         self._tokens = tokens
+        # Who wants to know when keys have changed.
+        self.listeners: list[Callable[[], None]] = []
 
     @classmethod
     def of(cls, database: Database, settings: Settings, clock: Clock) -> "KeysAndTokens":
@@ -47,6 +50,8 @@ class KeysAndTokens:
     def forget(self) -> None:
         """Keys have changed somewhere: ask the database again."""
         self.keys.forget()
+        for listener in self.listeners:
+            listener()
 
 
 def _tokens(database: Database, settings: Settings, clock: Clock) -> Tokens | None:
