@@ -6,6 +6,9 @@
     python verify_proof.py proof.json --size 8 --root 5dc9…        does it lead to this head?
     python verify_proof.py proof.json --rpc https://… --contract 0x…   is this root anchored on the chain?
 
+Of a proof of consistency it checks that the ledger only grew from one head to a later one; --size and --root are the
+later one's then, --from-size and --from-root the earlier one's, and both are looked for on the chain.
+
 Give the contract's address as you know it from elsewhere: an address that comes with the proof proves nothing. Exits
 with 0 when everything holds, with 1 when something does not, with 2 when it could not be found out.
 
@@ -14,7 +17,8 @@ What is checked (RFC 6962, with SHA-256):
   2. leaf  = sha256(0x00 + hash), and with the path from the leaf up: root;
   3. log   = sha256("escrowgrid.log.1" + ledger + ":" + epoch): whose root it is; of a ledger that was restored,
      ":" and the epoch's nonce come after;
-  4. the transaction's receipt holds the contract's Anchored(log, previous size, size, root).
+  4. the transaction's receipt holds the contract's Anchored(log, previous size, size, root);
+  of a proof of consistency, instead of 1 and 2: the path leads to both roots (RFC 9162, section 2.1.4.2).
 """
 
 import argparse
@@ -109,11 +113,47 @@ def check_inclusion(proof, leaf):
     return found
 
 
-def check_log(proof):
+def roots_of(first, first_root, size, path):
+    """The roots of the first leaves and of all that a consistency proof leads to: RFC 9162, section 2.1.4.2."""
+    hashes = list(path) if first & (first - 1) else [first_root, *path]
+    if not hashes:
+        raise Wrong("the path is too short")
+    here, last = first - 1, size - 1
+    while here & 1:
+        here, last = here >> 1, last >> 1
+    before = after = hashes[0]
+    for sibling in hashes[1:]:
+        if last == 0:
+            raise Wrong("the path is too long")
+        if here & 1 or here == last:
+            before, after = sha256(b"\x01", sibling, before), sha256(b"\x01", sibling, after)
+            while here and not here & 1:
+                here, last = here >> 1, last >> 1
+        else:
+            after = sha256(b"\x01", after, sibling)
+        here, last = here >> 1, last >> 1
+    if last:
+        raise Wrong("the path is too short")
+    return before, after
+
+
+def check_consistency(older, newer, path):
+    """That the newer head is of all that the older one has, and more behind it."""
+    first, size = number(older["size"], "the earlier size"), number(newer["size"], "the later size")
+    first_root, root = unhex(older["root"], "the earlier root"), unhex(newer["root"], "the later root")
+    if not 0 < first <= size:
+        raise Wrong("the earlier head is empty, or larger than the later one")
+    # One head is consistent with itself, without a path.
+    alike = first == size and not path and (first_root, first_root)
+    if (first_root, root) != (alike if first == size else roots_of(first, first_root, size, path)):
+        raise Wrong("the path leads to other roots")
+
+
+def check_log(ledger, head):
     """That the log's name is that of the ledger; returns it."""
-    epoch, nonce = number(proof["epoch"], "epoch"), proof["nonce"]
-    found = sha256(LOG_TAG, f"{proof['ledger']}:{epoch}{nonce and ':'}{nonce}".encode())
-    if found != unhex(proof["logId"], "logId"):
+    epoch, nonce = number(head["epoch"], "epoch"), head["nonce"]
+    found = sha256(LOG_TAG, f"{ledger}:{epoch}{nonce and ':'}{nonce}".encode())
+    if found != unhex(head["logId"], "logId"):
         raise Wrong("the log is not that of the ledger")
     return found
 
@@ -132,9 +172,9 @@ def ask(url, method, *params):
     return told["result"]
 
 
-def check_chain(proof, url, contract, confirmations):
-    """That the contract, on that chain, holds this head of the log; returns the block and how many attest it."""
-    anchor = proof["anchor"]
+def check_chain(head, url, contract, confirmations):
+    """That the contract, on that chain, was told this head of the log; returns the block and how many attest it."""
+    anchor = head["anchor"]
     chain_id = int(ask(url, "eth_chainId"), 16)
     if chain_id != anchor["chainId"]:
         raise Wrong(f"the node is on chain {chain_id}, the anchor on chain {anchor['chainId']}")
@@ -143,13 +183,12 @@ def check_chain(proof, url, contract, confirmations):
         raise Wrong("the chain does not have the transaction: make the proof anew, it may have been replaced")
     if int(receipt["status"], 16) != 1:
         raise Wrong("the transaction was reverted")
-    part = proof["inclusion"]
-    topics = [ANCHORED, "0x" + proof["logId"]]
+    topics = [ANCHORED, "0x" + head["logId"]]
     for log in receipt["logs"]:
         if log["address"].lower() != contract.lower() or [topic.lower() for topic in log["topics"]] != topics:
             continue
         data = bytes.fromhex(log["data"][2:])
-        if int.from_bytes(data[32:64], "big") == part["size"] and data[64:96].hex() == part["root"]:
+        if int.from_bytes(data[32:64], "big") == head["size"] and data[64:96].hex() == head["root"]:
             break
     else:
         raise Wrong("the transaction does not anchor this root at this contract")
@@ -160,30 +199,65 @@ def check_chain(proof, url, contract, confirmations):
     return block, deep
 
 
-def check(proof, head=None, rpc=None, contract=None, confirmations=1, say=print):
+def show_chain(head, rpc, contract, confirmations, say):
+    """Look for one head on the chain, and say where it is."""
+    address = contract or head["anchor"]["contract"]
+    block, deep = check_chain(head, rpc, address, confirmations)
+    chain = head["anchor"]["chainId"]
+    say(f"anchor  block {block} of chain {chain} holds {head['size']} leaves, attested by {deep} blocks")
+    if contract is None:
+        say(
+            f"BUT     the address of the contract, {address}, is the proof's own: compare it, or give --contract"
+        )
+
+
+def check(proof, head=None, rpc=None, contract=None, confirmations=1, say=print, older=None):
     """Everything that was asked for; raises Wrong or Unknown."""
+    if "consistency" in proof:
+        earlier, later = check_growth(proof, say)
+        heads = [(earlier, older), (later, head)]
+    elif older is not None:
+        raise Wrong("only a proof of consistency has an earlier head")
+    else:
+        heads = [(check_leaf(proof, say), head)]
+    for one, known in heads:
+        name = check_log(proof["ledger"], one).hex()
+        say(f"log     {name} is that of ledger {proof['ledger']}, epoch {one['epoch']}")
+        if known is not None and (one["size"], one["root"]) != (known[0], known[1].lower()):
+            raise Wrong(f"the head is not {known[0]} leaves with the root {known[1]}")
+        if rpc is not None:
+            show_chain(one, rpc, contract, confirmations, say)
+        elif known is None:
+            say(
+                "BUT     nothing says yet that this head was anchored: give its size and root, or --rpc and --contract"
+            )
+
+
+def check_leaf(proof, say):
+    """A proof of one event; returns the head that it leads to."""
     leaf = check_event(proof)
     say(f"event   {proof['event']['id']} has the hash {leaf.hex()}")
-    found = check_inclusion(proof, leaf)
-    part = proof["inclusion"]
+    found, part = check_inclusion(proof, leaf), proof["inclusion"]
     say(f"leaf    {part['index']} of {part['size']} leads to the root {found.hex()}")
-    say(f"log     {check_log(proof).hex()} is that of ledger {proof['ledger']}, epoch {proof['epoch']}")
-    if head is not None and (part["size"], found.hex()) != (head[0], head[1].lower()):
-        raise Wrong(f"the head is not {head[0]} leaves with the root {head[1]}")
-    if rpc is not None:
-        address = contract or proof["anchor"]["contract"]
-        block, deep = check_chain(proof, rpc, address, confirmations)
-        say(
-            f"anchor  block {block} of chain {proof['anchor']['chainId']} holds it, attested by {deep} blocks"
-        )
-        if contract is None:
-            say(
-                f"BUT     the address of the contract, {address}, is the proof's own: compare it, or give --contract"
-            )
-    elif head is None:
-        say(
-            "BUT     nothing says yet that this head was anchored: give --size and --root, or --rpc and --contract"
-        )
+    return {**proof, "size": part["size"], "root": part["root"]}
+
+
+def check_growth(proof, say):
+    """A proof of consistency; returns both heads."""
+    if proof["version"] != 1:
+        raise Wrong("this verifier knows version 1")
+    older, newer = proof["from"], proof["to"]
+    check_consistency(older, newer, [unhex(step, "a step of the path") for step in proof["consistency"]])
+    say(f"growth  of {newer['size']} leaves with the root {newer['root']}")
+    say(f"        the first {older['size']} have the root {older['root']}")
+    return older, newer
+
+
+def head_of(parser, size, root):
+    """A head from the command line, or None."""
+    if (size is None) != (root is None):
+        parser.error("a head is its size and its root: trees of different sizes may share a path")
+    return None if root is None else (size, root)
 
 
 def main(arguments=None):
@@ -191,15 +265,19 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("proof", help="what `escrowgrid prove` or ledgerEvent.proof.document told")
+    parser.add_argument(
+        "proof", help="what `escrowgrid prove`, `escrowgrid anchor consistency` or GraphQL told"
+    )
     parser.add_argument("--size", type=int, help="with --root: a head that you know was anchored")
     parser.add_argument("--root", help="its root, in hex")
+    parser.add_argument("--from-size", type=int, help="with --from-root: the same of an earlier head")
+    parser.add_argument("--from-root", help="its root, in hex")
     parser.add_argument("--rpc", help="JSON-RPC address of a node that you trust")
     parser.add_argument("--contract", help="the address of the contract, as you know it from elsewhere")
     parser.add_argument("--confirmations", type=int, default=1, help="how many blocks have to attest it")
     given = parser.parse_args(arguments)
-    if (given.size is None) != (given.root is None):
-        parser.error("a head is its --size and its --root: trees of different sizes may share a path")
+    head = head_of(parser, given.size, given.root)
+    older = head_of(parser, given.from_size, given.from_root)
     try:
         with open(given.proof, encoding="utf-8") as file:
             proof = json.load(file)
@@ -207,8 +285,7 @@ def main(arguments=None):
         print(f"UNKNOWN the file cannot be read: {error}")
         return 2
     try:
-        head = None if given.root is None else (given.size, given.root)
-        check(proof, head, given.rpc, given.contract, given.confirmations)
+        check(proof, head, given.rpc, given.contract, given.confirmations, older=older)
     except Wrong as error:
         print(f"WRONG   {error}")
         return 1

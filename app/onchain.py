@@ -9,8 +9,8 @@ from typing import TypeVar
 import asyncpg
 import click
 
-from app.anchoring import service, status
-from app.anchoring.model import Anchor, State
+from app.anchoring import consistency, service, status
+from app.anchoring.model import Anchor, Mode, State
 from app.anchoring.proof import NotProven, prove
 from app.anchoring.status import Status
 from app.errors import Invalid, NotFound, Unavailable
@@ -61,6 +61,17 @@ def write_proof(settings: Settings, event_id: str, file: Path | None) -> None:
     """Write what proves an event, as JSON."""
     with provide(settings, attach=True) as address:
         document = asyncio.run(_proven(settings, address, event_id))
+    _write(document, file)
+
+
+def write_consistency(settings: Settings, since: str, until: str, file: Path | None) -> None:
+    """Write what proves that anchor `until` goes on from anchor `since`, as JSON."""
+    with provide(settings, attach=True) as address:
+        document = asyncio.run(_consistent(settings, address, since, until))
+    _write(document, file)
+
+
+def _write(document: object, file: Path | None) -> None:
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     if file is None:
         click.echo(text, nl=False)
@@ -81,13 +92,39 @@ async def _proven(settings: Settings, address: Address, event_id: str) -> object
         raise Unavailable(str(error)) from None
 
 
-async def _covered(settings: Settings, address: Address, event_id: str) -> tuple[Event, Anchor]:
-    database = Database(
+async def _consistent(settings: Settings, address: Address, since: str, until: str) -> object:
+    database = _database(settings, address)
+    try:
+        async with database.reading(ALL_INSTITUTIONS) as connection:
+            found = await service.by_id(connection, ALL_INSTITUTIONS, [since, until])
+    finally:
+        await database.engine.dispose()
+    for id_ in (since, until):
+        if id_ not in found or found[id_].mode is not Mode.ANCHOR:
+            raise NotFound(f"anchor {id_} of a head")
+        if not consistency.is_provable(found[id_]):
+            raise Unavailable(f"anchor {id_} is {found[id_].state}, not on the chain")
+
+    async def work(driver: Driver) -> object:
+        return (await consistency.prove(driver, found[since], found[until])).document()
+
+    try:
+        return await _as(address, DatabaseRole.FEED, work)
+    except NotProven as error:
+        raise Unavailable(str(error)) from None
+
+
+def _database(settings: Settings, address: Address) -> Database:
+    return Database(
         address,
         pool_size_max=2,
         pool_timeout=settings.pool_timeout_seconds,
         statement_timeout=settings.statement_timeout_seconds,
     )
+
+
+async def _covered(settings: Settings, address: Address, event_id: str) -> tuple[Event, Anchor]:
+    database = _database(settings, address)
     try:
         async with database.reading(ALL_INSTITUTIONS) as connection:
             found = await service.covering(connection, ALL_INSTITUTIONS, [event_id], on_chain=True)

@@ -39,6 +39,17 @@ def anchor_retry() -> None:
     guarded(lambda: onchain.retry(settings_of()))
 
 
+@anchor.command("consistency")
+@click.argument("since")
+@click.argument("until")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
+def anchor_consistency(*, since: str, until: str, file: Path | None) -> None:
+    """Write to FILE (or the terminal) what proves that the head of anchor UNTIL goes on from that of anchor SINCE."""
+    from app import onchain
+
+    guarded(lambda: onchain.write_consistency(settings_of(), since, until, file))
+
+
 @click.command()
 @click.argument("event")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)

@@ -5,15 +5,17 @@ from typing import Annotated
 
 import strawberry
 
-from app.anchoring import model, service
+from app.anchoring import consistency, model, service
 from app.anchoring.model import Mode, State
-from app.anchoring.types import Anchor, AnchorChain, anchor_by_id
+from app.anchoring.proof import NotProven
+from app.anchoring.types import Anchor, AnchorChain, AnchorConsistency, anchor_by_id
 from app.context import Context, Info, may
 from app.engine.connection import After, Before, Connection, First, Last, OrderDirection, connection
 from app.engine.filters import IDFilter, conditions
 from app.engine.roles import Scope
-from app.errors import BadRequest
+from app.errors import BadRequest, Unavailable
 from app.ledger.live import TESTS
+from app.storage.database import DatabaseRole
 
 __all__ = ["Anchor", "Query", "Subscription", "node"]
 
@@ -99,6 +101,33 @@ class Query:
         context = info.context
         async with context.reading() as reading:
             return [AnchorChain.of(one) for one in await service.accounts(reading, context.scope)]
+
+    @strawberry.field(
+        permission_classes=[may(Scope.READ)],
+        description="What proves that one anchored head goes on from another; null unless both are heads that the "
+        "chain has taken.",
+        metadata={"cost": 20},
+    )
+    async def anchor_consistency(
+        self,
+        info: Info,
+        since: Annotated[strawberry.ID, strawberry.argument(description="The id of the earlier anchor.")],
+        until: Annotated[strawberry.ID, strawberry.argument(description="The id of the later anchor.")],
+    ) -> AnchorConsistency | None:
+        """Made when asked for."""
+        context = info.context
+        async with context.reading() as reading:
+            found = await service.by_id(reading, context.scope, [since, until])
+        older, newer = found.get(since), found.get(until)
+        if older is None or newer is None:
+            return None
+        if not (consistency.is_provable(older) and consistency.is_provable(newer)):
+            return None
+        async with context.services.database.pool(DatabaseRole.FEED).acquire() as driver:
+            try:
+                return AnchorConsistency.of(await consistency.prove(driver, older, newer))
+            except NotProven as error:
+                raise Unavailable(str(error)) from None
 
 
 @strawberry.type

@@ -55,14 +55,7 @@ class Proof:
                 "root": self.root.hex(),
                 "path": [one.hex() for one in self.path],
             },
-            "anchor": {
-                "id": anchor.id,
-                "state": anchor.state.value,
-                "chainId": anchor.chain_id,
-                "contract": anchor.contract,
-                "transaction": None if anchor.tx_hash is None else "0x" + anchor.tx_hash.hex(),
-                "blockNumber": anchor.block_number,
-            },
+            "anchor": whereabouts(anchor),
         }
 
 
@@ -73,14 +66,36 @@ class NotProven(Exception):
 async def prove(driver: Driver, event: Event, anchor: Anchor) -> Proof:
     """The proof of an event by an anchor that covers it, as the feed role. Raises `NotProven`."""
     assert anchor.size is not None, "only heads prove"
-    assert anchor.root is not None, "only heads prove"
+    ledger, nonce = await name_of_log(driver, anchor)
+    path = await tree.inclusion(driver, event.global_sequence - 1, anchor.size)
+    found = root_by_inclusion(event.hash, event.global_sequence - 1, anchor.size, path)
+    if found != anchor.root:
+        raise another_root(anchor)
+    return Proof(ledger, nonce, event, anchor, found, path)
+
+
+async def name_of_log(driver: Driver, anchor: Anchor) -> tuple[str, str]:
+    """The ledger and the nonce that make the name of the anchor's log; raises `NotProven` where they do not."""
     log = await driver.fetchrow(LOG, anchor.epoch)
     assert log is not None, "a ledger has a head"
     ledger, nonce = log["log_id"], log["nonce"] or ""
-    path = await tree.inclusion(driver, event.global_sequence - 1, anchor.size)
-    found = root_by_inclusion(event.hash, event.global_sequence - 1, anchor.size, path)
-    if found != anchor.root or anchor.log_id != log_id(ledger, anchor.epoch, nonce):
-        raise NotProven(
-            f"anchor {anchor.id} holds another root than this ledger has: run `escrowgrid verify`"
-        )
-    return Proof(ledger, nonce, event, anchor, found, path)
+    if anchor.log_id != log_id(ledger, anchor.epoch, nonce):
+        raise another_root(anchor)
+    return ledger, nonce
+
+
+def another_root(anchor: Anchor) -> NotProven:
+    """What is told where the ledger of this database is not the one that was anchored."""
+    return NotProven(f"anchor {anchor.id} holds another root than this ledger has: run `escrowgrid verify`")
+
+
+def whereabouts(anchor: Anchor) -> Mapping[str, Json]:
+    """Where on a chain an anchor is, as documents say it."""
+    return {
+        "id": anchor.id,
+        "state": anchor.state.value,
+        "chainId": anchor.chain_id,
+        "contract": anchor.contract,
+        "transaction": None if anchor.tx_hash is None else "0x" + anchor.tx_hash.hex(),
+        "blockNumber": anchor.block_number,
+    }

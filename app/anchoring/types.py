@@ -7,6 +7,7 @@ from decimal import Decimal
 import strawberry
 
 from app.anchoring import model, service
+from app.anchoring.consistency import Consistency
 from app.anchoring.model import Mode, State
 from app.anchoring.proof import NotProven, prove
 from app.anchoring.proof import Proof as ProofModel
@@ -168,6 +169,39 @@ class AnchorProof:
             root=one.root.hex(),
             path=[step.hex() for step in one.path],
             anchor_id=strawberry.ID(one.anchor.id),
+            document=JsonObject(one.document()),
+        )
+
+
+@strawberry.type(
+    description="What proves to anybody that one anchored head goes on from another (RFC 9162): between them events "
+    "were added, and none changed or taken away. `document` is what `escrowgrid anchor consistency` writes and "
+    "verify_proof.py checks."
+)
+class AnchorConsistency:
+    """A proof of consistency."""
+
+    since_size: Long = strawberry.field(description="How many events the earlier head has.")
+    since_root: str = strawberry.field(description="The root over them, lower-case hex.")
+    until_size: Long = strawberry.field(description="How many events the later head has.")
+    until_root: str = strawberry.field(description="The root over them, lower-case hex.")
+    path: list[str] = strawberry.field(description="The hashes that both roots are made of, lower-case hex.")
+    document: JsonObject = strawberry.field(description="All of it, and where both heads are anchored.")
+
+    @classmethod
+    def of(cls, one: Consistency) -> "AnchorConsistency":
+        """As GraphQL tells it."""
+        older, newer = one.older, one.newer
+        assert older.size is not None, "only heads prove"
+        assert older.root is not None, "only heads prove"
+        assert newer.size is not None, "only heads prove"
+        assert newer.root is not None, "only heads prove"
+        return cls(
+            since_size=Long(older.size),
+            since_root=older.root.hex(),
+            until_size=Long(newer.size),
+            until_root=newer.root.hex(),
+            path=[step.hex() for step in one.path],
             document=JsonObject(one.document()),
         )
 
