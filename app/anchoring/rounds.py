@@ -234,7 +234,7 @@ class Rounds:
             known = await outbox.recorded(driver, self._target, view.log_id)
         if not waiting:
             return False
-        # A database that knows of none was promoted from a mirror, which does not copy them: it goes on.
+        # A database that knows of none has lost them, as a mirror of an older version: it goes on.
         if known not in (0, view.head.recorded):
             self._unrecorded = UNKNOWN_RECORDS.format(there=view.head.recorded, here=known)
             return False

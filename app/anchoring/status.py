@@ -36,6 +36,13 @@ COUNTS = "SELECT coalesce(sum(reorgs), 0) AS reorgs, coalesce(sum(reverts), 0) A
 UNSETTLED = f"""
 SELECT {COLUMNS} FROM anchors WHERE state <> 'FINAL' AND state <> 'SUPERSEDED' ORDER BY number LIMIT 20
 """
+# Each change has a revision of its own.
+RETRY = """
+UPDATE anchors a SET state = 'PENDING', reverts = 0, revision = n.revision
+FROM (SELECT id, (SELECT max(revision) FROM anchors) + row_number() OVER (ORDER BY number) AS revision
+      FROM anchors WHERE state = 'FAILED') n
+WHERE a.id = n.id
+"""
 OLDEST = """
 SELECT recorded_at FROM ledger_events WHERE global_sequence = $1 + 1
 """
@@ -89,8 +96,4 @@ async def read(driver: Driver) -> Status:
 
 async def retry(driver: Driver) -> int:
     """Have what failed tried again, as the writer role; returns how many."""
-    done = await driver.execute(
-        "UPDATE anchors SET state = 'PENDING', reverts = 0, revision = (SELECT max(revision) + 1 FROM anchors) "
-        "WHERE state = 'FAILED'"
-    )
-    return int(done.rpartition(" ")[2])
+    return int((await driver.execute(RETRY)).rpartition(" ")[2])

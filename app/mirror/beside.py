@@ -64,9 +64,11 @@ class Beside:
             await self._look_through(copy, token)
             return True
         async with source.reading(self._database, table) as driver:
-            rows = await source.rows_after(driver, table, copy.seeded_key, PAGE_ROWS)
+            rows = await source.rows_after(driver, table, copy.seeded_key, PAGE_ROWS, copy.head)
         seeded = copy.seeded if len(rows) == PAGE_ROWS else (*copy.seeded, table.name)
         key = rows[-1].key if len(rows) == PAGE_ROWS else ()
+        # What waits came after the registration: it is noted.
+        rows = [row for row in rows if not row.waits]
         if table is AUDIT:
             await copy.make_room(rows)
         async with copy.page(token, _owners(rows)) as driver:
@@ -79,7 +81,7 @@ class Beside:
     async def _look_through(self, copy: Copy, token: int) -> None:
         """One page of the personal values that the copy keeps: what the ledger has erased meanwhile is erased."""
         keys = await copy.personal_after(copy.seeded_key, PAGE_ROWS)
-        rows = await self._read(PERSONAL, keys) if keys else []
+        rows = await self._read(copy, PERSONAL, keys) if keys else []
         is_last = len(keys) < PAGE_ROWS
         seeded = (*copy.seeded, PERSONAL.name) if is_last else copy.seeded
         key = () if is_last else keys[-1][::-1]
@@ -104,7 +106,10 @@ class Beside:
             return await source.is_settled(driver, self._since)
 
     async def _follow_changes(self, copy: Copy, token: int) -> bool:
-        """Copy rows that changed, as they are now; False when none has (or not all are there yet)."""
+        """Copy rows that changed, as they are now; False when none has (or not all are there yet).
+
+        The note of a row that stands on events which are still to be copied stays until they are.
+        """
         if not copy.is_seeded:
             return False
         async with self._database.pool(DatabaseRole.FEED).acquire() as driver:
@@ -116,13 +121,18 @@ class Beside:
             table = PERSONAL if row["source"] == PERSONAL.name else source.TABLE_OF[row["source"]]
             keys[table].append(tuple(row["key"]))
         keys = {table: list(dict.fromkeys(some)) for table, some in keys.items()}
-        rows = {table: await self._read(table, some) for table, some in keys.items()}
+        read = {table: await self._read(copy, table, some) for table, some in keys.items()}
+        waiting = {(table.name, row.key) for table, some in read.items() for row in some if row.waits}
+        noted = [row for row in noted if (row["source"], tuple(row["key"])) not in waiting]
+        if not noted:
+            return False
+        rows = {table: [row for row in some if not row.waits] for table, some in read.items()}
         await copy.make_room(rows.get(AUDIT, ()))
         owners = _owners([row for some in rows.values() for row in some])
         named = {key[0] for table, some in keys.items() if table.owner == table.columns[0] for key in some}
         async with copy.page(token, owners | named) as driver:
             for table in (table for table in TABLES if table in keys):
-                gone = set(keys[table]) - {row.key for row in rows[table]}
+                gone = set(keys[table]) - {row.key for row in read[table]}
                 if table.vanishing and gone:
                     await copy.remove(driver, table, sorted(gone))
                 if rows[table]:
@@ -132,10 +142,10 @@ class Beside:
         await source.forget(self._database, [row["place"] for row in noted])
         return True
 
-    async def _read(self, table: Table, keys: Sequence[tuple[str, ...]]) -> list[Row]:
+    async def _read(self, copy: Copy, table: Table, keys: Sequence[tuple[str, ...]]) -> list[Row]:
         scope = sorted({key[0] for key in keys}) if table.sealed else None
         async with source.reading(self._database, table, scope) as driver:
-            return await source.rows(driver, table, keys)
+            return await source.rows(driver, table, keys, copy.head)
 
     async def _follow_standing(self, copy: Copy, token: int) -> None:
         """What changes seldom, looked at now and then: epochs, seals, documents, where the followers stand."""
@@ -164,7 +174,9 @@ class Beside:
     async def _follow_growth(self, copy: Copy, table: Table, token: int, last: int | None = None) -> None:
         """Rows behind the last one that the copy has."""
         async with source.reading(self._database, table) as driver:
-            rows = await source.rows_after(driver, table, copy.grown[table.name], source.GROWN_MAX, last)
+            rows = await source.rows_after(
+                driver, table, copy.grown[table.name], source.GROWN_MAX, copy.head, last
+            )
         if rows:
             async with copy.page(token) as driver:
                 await copy.put(driver, table, rows)

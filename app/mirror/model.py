@@ -31,6 +31,8 @@ class Table:
     sealed: bool = False
     # The writer's role may not read it, so that it cannot tell which row is there already.
     blind: bool = False
+    # Whether a row `t` stands on events behind $1, the copy's last one: it waits until they are copied.
+    beyond: str = ""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -46,6 +48,19 @@ ASSETS = Table("assets")
 POLICIES = Table("policies")
 DELIVERIES = Table("webhook_deliveries", order="next_attempt_at IS NOT NULL", vanishing=True)
 AUDIT = Table("audit_events", (("occurred_at", "timestamptz"), ("id", "text")), blind=True)
+# Whoever goes on with the ledger goes on with what is under way to the chain, too, and sends nothing of it twice.
+ANCHOR_BEYOND = """coalesce({0}.size, 0) > $1
+  OR EXISTS (SELECT FROM anchor_records r WHERE r.anchor_id = {0}.id AND r.global_sequence > $1)"""
+ANCHORS = Table("anchors", (("id", "text"),), owner=None, beyond=ANCHOR_BEYOND.format("t"))
+TRANSACTIONS = Table(
+    "anchor_transactions",
+    (("hash", "bytea"),),
+    owner=None,
+    beyond=f"EXISTS (SELECT FROM anchors a WHERE a.id = t.anchor_id AND ({ANCHOR_BEYOND.format('a')}))",
+)
+RECORDS = Table(
+    "anchor_records", (("institution_id", "text"), ("event_id", "text")), beyond="t.global_sequence > $1"
+)
 # At first whole, in the order of the key, then row by row as they are noted. What a row names is there before it.
 TABLES = (
     INSTITUTIONS,
@@ -59,13 +74,16 @@ TABLES = (
     Table("webhook_secrets", order="ends_at IS NULL", vanishing=True, sealed=True),
     DELIVERIES,
     AUDIT,
+    ANCHORS,
+    TRANSACTIONS,
+    RECORDS,
 )
 # Nothing is ever inserted but behind the last row.
-CHECKPOINTS = Table("checkpoints", (("size", "bigint"),), owner=None)
-SEALS = Table("audit_seals", (("number", "bigint"),), owner=None)
+CHECKPOINTS = Table("checkpoints", (("size", "bigint"),), owner=None, blind=True)
+SEALS = Table("audit_seals", (("number", "bigint"),), owner=None, blind=True)
 GROWING = (CHECKPOINTS, SEALS)
 # Few rows, compared as a whole.
-DOCUMENTS = Table("documents", (("hash", "text"),), owner=None, vanishing=True)
+DOCUMENTS = Table("documents", (("hash", "text"),), owner=None, vanishing=True, blind=True)
 # Written with its event and copied with it; afterwards it can only be erased.
 PERSONAL = Table("personal_data", (("institution_id", "text"), ("event_id", "text")))
 # What is gone through before a copy is whole: these tables row by row, and what the copy keeps of personal values.
@@ -91,10 +109,7 @@ OTHERWISE: Mapping[str, str] = {
     "rate_buckets": "not at all: a bucket without a row is full",
     "anchor_tree": "not at all: it is grown anew from the events",
     "anchor_nodes": "not at all: they are grown anew from the events",
-    "anchors": "not at all: what the chain holds is read from it, and the next anchor covers everything",
-    "anchor_transactions": "not at all: they belong to the account that signed them",
     "anchor_chains": "not at all: the chain is looked at anew",
-    "anchor_records": "not at all: the contract counts them, and refuses to have one twice",
     "alembic_version": "not at all: both sides are migrated, and compared by it",
 }
 
@@ -106,6 +121,8 @@ class Row:
     key: tuple[str, ...]
     owner: str | None
     text: str
+    # It stands on events that the copy does not have yet.
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,36 +73,40 @@ async def reading(
         yield driver
 
 
-async def rows(driver: Driver, table: Table, keys: Sequence[Sequence[str]]) -> list[Row]:
-    """Those of the rows that are there, as they are."""
+async def rows(driver: Driver, table: Table, keys: Sequence[Sequence[str]], head: int = 0) -> list[Row]:
+    """Those of the rows that are there, as they are; which of them wait is told by `head`, the copy's last event."""
     names = [f"k{place}" for place in range(len(table.key))]
-    arrays = ", ".join(f"${place}::text[]" for place in range(1, len(names) + 1))
+    arrays = ", ".join(f"${place}::text[]" for place in range(2, len(names) + 2))
     equal = " AND ".join(
         f"t.{column} = n.{name}::{kind}" for name, (column, kind) in zip(names, table.key, strict=True)
     )
     found = await driver.fetch(
-        f"SELECT {_travelling(table)} FROM unnest({arrays}) AS n ({', '.join(names)}) JOIN {table.name} t ON {equal}",
+        f"SELECT {_travelling(table)} FROM unnest({arrays}) AS n ({', '.join(names)}) JOIN {table.name} t ON {equal} "
+        "WHERE $1::bigint >= 0",
+        head,
         *(list(column) for column in zip(*keys, strict=True)),
     )
     return [_row(row) for row in found]
 
 
 async def rows_after(
-    driver: Driver, table: Table, key: Sequence[str], limit: int, last: int | None = None
+    driver: Driver, table: Table, key: Sequence[str], limit: int, head: int, last: int | None = None
 ) -> list[Row]:
     """The next rows behind `key` (none: the first) in the order of the key, of numbers not beyond `last`."""
     columns = ", ".join(f"t.{name}" for name in table.columns)
-    tests = []
+    tests = ["$1::bigint >= 0"]
     if key:
         places = ", ".join(
-            f"${place}::text::{kind}" for place, (_name, kind) in enumerate(table.key, start=1)
+            f"${place}::text::{kind}" for place, (_name, kind) in enumerate(table.key, start=2)
         )
         tests.append(f"({columns}) > ({places})")
     if last is not None:
         tests.append(f"{columns} <= {last:d}")
-    where = f"WHERE {' AND '.join(tests)}" if tests else ""
+    where = f"WHERE {' AND '.join(tests)}"
     found = await driver.fetch(
-        f"SELECT {_travelling(table)} FROM {table.name} t {where} ORDER BY {columns} LIMIT {limit:d}", *key
+        f"SELECT {_travelling(table)} FROM {table.name} t {where} ORDER BY {columns} LIMIT {limit:d}",
+        head,
+        *key,
     )
     return [_row(row) for row in found]
 
@@ -135,7 +139,8 @@ async def is_settled(driver: Driver, moment: str) -> bool:
 def _travelling(table: Table) -> str:
     key = ", ".join(f"t.{column}::text" for column in table.columns)
     owner = "NULL" if table.owner is None else f"t.{table.owner}"
-    return f"ARRAY[{key}] AS key, {owner} AS owner, to_jsonb(t)::text AS text"
+    waits = f"({table.beyond})" if table.beyond else "false"
+    return f"ARRAY[{key}] AS key, {owner} AS owner, to_jsonb(t)::text AS text, {waits} AS waits"
 
 
 async def heads(driver: Driver) -> Heads:
@@ -160,4 +165,4 @@ async def values(driver: Driver, query: str, *arguments: object) -> list[Values]
 
 
 def _row(record: Named) -> Row:
-    return Row(tuple(record["key"]), record["owner"], record["text"])
+    return Row(tuple(record["key"]), record["owner"], record["text"], record["waits"])

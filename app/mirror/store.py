@@ -215,7 +215,7 @@ class Copy:
             await driver.execute(GIVE_WAY, text)
         columns, order = ", ".join(names), f"ORDER BY {table.order}" if table.order else ""
         changes = ", ".join(f"{name} = excluded.{name}" for name in changing)
-        there = "" if table.blind or table.owner is None else f"({', '.join(table.columns)})"
+        there = "" if table.blind else f"({', '.join(table.columns)})"
         await driver.execute(
             f"INSERT INTO {table.name} ({columns}) "
             f"SELECT {columns} FROM jsonb_populate_recordset(NULL::{table.name}, $1::text::jsonb) {order} "

@@ -167,7 +167,7 @@ async def halted(owner: asyncpg.Connection) -> str:
 TABLES = (
     "institutions", "api_keys", "asset_templates", "assets", "policies", "positions", "ledger_events", "personal_data",
     "institution_heads", "webhook_endpoints", "webhook_secrets", "webhook_deliveries", "audit_events", "checkpoints",
-    "audit_seals", "documents", "institution_keys", "holders",
+    "audit_seals", "documents", "institution_keys", "holders", "anchors", "anchor_transactions", "anchor_records",
 )  # fmt: skip
 
 
