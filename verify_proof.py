@@ -201,14 +201,11 @@ def check_chain(head, url, contract, confirmations):
 
 def show_chain(head, rpc, contract, confirmations, say):
     """Look for one head on the chain, and say where it is."""
-    address = contract or head["anchor"]["contract"]
+    chain, address = head["anchor"]["chainId"], contract or head["anchor"]["contract"]
     block, deep = check_chain(head, rpc, address, confirmations)
-    chain = head["anchor"]["chainId"]
     say(f"anchor  block {block} of chain {chain} holds {head['size']} leaves, attested by {deep} blocks")
     if contract is None:
-        say(
-            f"BUT     the address of the contract, {address}, is the proof's own: compare it, or give --contract"
-        )
+        say(f"BUT     the contract's address, {address}, is the proof's own: compare it, or give --contract")
 
 
 def check(proof, head=None, rpc=None, contract=None, confirmations=1, say=print, older=None):
@@ -229,7 +226,7 @@ def check(proof, head=None, rpc=None, contract=None, confirmations=1, say=print,
             show_chain(one, rpc, contract, confirmations, say)
         elif known is None:
             say(
-                "BUT     nothing says yet that this head was anchored: give its size and root, or --rpc and --contract"
+                "BUT     nothing says yet that this head was anchored: give size and root, or --rpc and --contract"
             )
 
 

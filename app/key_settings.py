@@ -1,6 +1,8 @@
 """The settings of keys: what signs checkpoints, and what seals secrets and personal values."""
 
 import re
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
@@ -10,12 +12,32 @@ from pydantic_settings import BaseSettings
 HEX_KEY = re.compile(r"[0-9a-fA-F]{64}")
 
 
+def former_keys(text: str) -> Mapping[bytes, datetime]:
+    """Public keys and the times that they are good for; raises `ValueError` for anything else."""
+    found: dict[bytes, datetime] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        key, _at, time = part.partition("@")
+        try:
+            until = datetime.fromisoformat(time)
+        except ValueError:
+            until = None
+        if HEX_KEY.fullmatch(key) is None or until is None or until.tzinfo is None:
+            raise ValueError("CHECKPOINT_KEYS_FORMER: <64 hex digits>@<time with its offset>, by comma")
+        found[bytes.fromhex(key)] = until
+    return found
+
+
 class KeySettings(BaseSettings):
     """A part of the settings."""
 
     checkpoint_key: SecretStr | None = Field(
         None,
         description="Ed25519 seed (64 hex digits) that signs checkpoints; default: a key file in DATA_DIR",
+    )
+    checkpoint_keys_former: str | None = Field(
+        None,
+        description="public keys that signed checkpoints before the one in force, each with the time of its last "
+        "signature: `<64 hex digits>@<time>`, by comma, as `escrowgrid checkpoints keys` shows them",
     )
     webhook_key: SecretStr | None = Field(
         None,
@@ -37,6 +59,17 @@ class KeySettings(BaseSettings):
         description="a file with the same, one a line, read again when it changes; default: a key file in DATA_DIR, "
         "made on the first start",
     )
+
+    @property
+    def former_checkpoint_keys(self) -> Mapping[bytes, datetime]:
+        """The public keys before the one in force, and until when each signed."""
+        return former_keys(self.checkpoint_keys_former or "")
+
+    @field_validator("checkpoint_keys_former")
+    @classmethod
+    def _former(cls, value: str | None) -> str | None:
+        former_keys(value or "")
+        return value
 
     @field_validator("checkpoint_key", "webhook_key", "webhook_key_former", "personal_keys")
     @classmethod

@@ -11,7 +11,7 @@ from app.errors import ErrorCode, Invalid, Refused
 from app.ledger import steering
 from app.ledger.followers import Halt
 from app.ledger.keeper import Keeper
-from app.ledger.signer import public_key_from
+from app.ledger.signer import signing_keys_of
 from app.ledger.steering import Standing
 from app.mirror import service
 from app.mirror.model import SEEDED, Comparison, NotACopy
@@ -156,9 +156,7 @@ async def _prove(settings: Settings, url: str) -> None:
 
 
 async def _findings(settings: Settings, url: str) -> Sequence[str]:
-    key = settings.checkpoint_key
-    seed = None if key is None else key.get_secret_value()
-    report = await verify(url, BUILT_IN, public_key=public_key_from(seed, settings.data_dir))
+    report = await verify(url, BUILT_IN, keys=signing_keys_of(settings))
     more = [f"{report.total - FINDINGS_TOLD} more"] if report.total > FINDINGS_TOLD else []
     return [*map(str, report.findings[:FINDINGS_TOLD]), *more]
 

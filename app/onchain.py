@@ -2,11 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
 
-import asyncpg
 import click
 
 from app.anchoring import consistency, service, status
@@ -18,16 +15,15 @@ from app.kit.clock import system_clock
 from app.ledger.model import Event
 from app.principal import ALL_INSTITUTIONS
 from app.settings import Settings
-from app.storage.database import Address, Database, DatabaseRole, Driver, exact_json, take_role
+from app.storage.beside import as_role
+from app.storage.database import Address, Database, DatabaseRole, Driver
 from app.storage.provide import provide
-
-T = TypeVar("T")
 
 
 def show(settings: Settings) -> bool:
     """Print how anchoring stands; returns whether nothing is amiss."""
     with provide(settings, attach=True) as address:
-        found = asyncio.run(_as(address, DatabaseRole.FEED, status.read))
+        found = asyncio.run(as_role(address, DatabaseRole.FEED, status.read))
     for line in _lines(found):
         click.echo(line)
     return not _alarms(found)
@@ -36,7 +32,7 @@ def show(settings: Settings) -> bool:
 def retry(settings: Settings) -> None:
     """Have failed anchors tried again."""
     with provide(settings, attach=True) as address:
-        count = asyncio.run(_as(address, DatabaseRole.WRITER, status.retry))
+        count = asyncio.run(as_role(address, DatabaseRole.WRITER, status.retry))
     click.echo(f"{count} failed anchors are tried again.")
 
 
@@ -87,7 +83,7 @@ async def _proven(settings: Settings, address: Address, event_id: str) -> object
         return (await prove(driver, event, anchor)).document()
 
     try:
-        return await _as(address, DatabaseRole.FEED, work)
+        return await as_role(address, DatabaseRole.FEED, work)
     except NotProven as error:
         raise Unavailable(str(error)) from None
 
@@ -109,7 +105,7 @@ async def _consistent(settings: Settings, address: Address, since: str, until: s
         return (await consistency.prove(driver, found[since], found[until])).document()
 
     try:
-        return await _as(address, DatabaseRole.FEED, work)
+        return await as_role(address, DatabaseRole.FEED, work)
     except NotProven as error:
         raise Unavailable(str(error)) from None
 
@@ -138,17 +134,6 @@ async def _covered(settings: Settings, address: Address, event_id: str) -> tuple
             f"the event is on its way to the chain: its anchor is {on_its_way[event_id][1].state}"
         )
     raise NotFound("event in any anchored head (see `escrowgrid anchor status`)")
-
-
-async def _as(address: Address, role: DatabaseRole, work: Callable[[Driver], Awaitable[T]]) -> T:
-    connection = await asyncpg.connect(address.direct_url)
-    try:
-        await exact_json(connection)
-        async with connection.transaction():
-            await take_role(connection, role, ())
-            return await work(connection)
-    finally:
-        await connection.close()
 
 
 def _alarms(found: Status) -> list[str]:

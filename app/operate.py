@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -18,20 +18,21 @@ from app.audit import service as audit
 from app.ledger import checkpoints, epochs, steering
 from app.ledger.checkpoints import Checkpoint
 from app.ledger.remembered import LastSigned
-from app.ledger.signer import public_key_from
+from app.ledger.signer import signing_keys_of
 from app.personal.masters import masters_of
 from app.positions.escrow import BUILT_IN
 from app.principal import ALL_INSTITUTIONS
 from app.settings import Settings
-from app.storage.database import Address, Database, DatabaseRole, Driver, take_role
+from app.storage.beside import Work, as_role, beside
+from app.storage.database import Address, Database, DatabaseRole, Driver
 from app.storage.provide import provide
 from app.verify.findings import Report
+from app.verify.keys import SignedBy, signed_by
 from app.verify.walk import verify as walk
 from app.webhooks import resealing
 from app.webhooks.vault import vault_from
 
 T = TypeVar("T")
-Work = Callable[[Driver], Awaitable[T]]
 
 
 def verify(settings: Settings, *, as_json: bool, checkpoint_file: Path | None) -> bool:
@@ -74,6 +75,19 @@ def export_checkpoints(settings: Settings, file: Path | None) -> None:
     else:
         file.write_text(lines)
         click.echo(f"Wrote {lines.count(chr(10))} checkpoints to {file}.")
+
+
+def list_keys(settings: Settings) -> None:
+    """Print by which keys checkpoints and seals were signed, from when to when."""
+    present = signing_keys_of(settings).present
+
+    async def work(driver: Driver) -> Sequence[SignedBy]:
+        return await signed_by(driver)
+
+    for one in _as_feed(settings, work):
+        spelled = f"{one.public_key.hex()}@{one.until.isoformat(timespec='microseconds')}"
+        force = "  in force here" if one.public_key == present else ""
+        click.echo(f"{spelled}  {one.count} signatures since {one.since:%Y-%m-%d %H:%M:%S}Z{force}")
 
 
 def list_followers(settings: Settings) -> None:
@@ -196,16 +210,14 @@ def restore_finished(settings: Settings, reason: str) -> None:
 async def _verified(
     address: Address, settings: Settings, kept: Sequence[Checkpoint], *, quiet: bool
 ) -> Report:
-    public_key, masters = _public_key(settings), masters_of(settings)
+    keys, masters = signing_keys_of(settings), masters_of(settings)
     opening = masters if masters.all() else None
     if opening is None and not quiet:
         click.echo("No master key is here: personal values are not opened.", err=True)
     log_id = await _log_id(address)
     line = LastSigned(settings.data_dir).read(log_id)
     last = {} if line is None else {log_id: Checkpoint.from_json(line)}
-    proving = partial(
-        walk, address.direct_url, BUILT_IN, masters=opening, public_key=public_key, kept=kept, last=last
-    )
+    proving = partial(walk, address.direct_url, BUILT_IN, masters=opening, keys=keys, kept=kept, last=last)
     if quiet or not sys.stderr.isatty():
         return await proving()
     with click.progressbar(length=1, label="Events", file=sys.stderr) as bar:
@@ -219,18 +231,10 @@ async def _verified(
 
 
 async def _log_id(address: Address) -> str:
-    connection = await asyncpg.connect(address.direct_url)
-    try:
-        async with connection.transaction():
-            await take_role(connection, DatabaseRole.FEED, ())
-            return (await epochs.read(connection)).log_id
-    finally:
-        await connection.close()
+    async def work(driver: Driver) -> str:
+        return (await epochs.read(driver)).log_id
 
-
-def _public_key(settings: Settings) -> bytes | None:
-    key = settings.checkpoint_key
-    return public_key_from(None if key is None else key.get_secret_value(), settings.data_dir)
+    return await as_role(address, DatabaseRole.FEED, work)
 
 
 def _print(report: Report) -> None:
@@ -246,22 +250,8 @@ def _print(report: Report) -> None:
 
 
 def _as_feed(settings: Settings, work: Work[T]) -> T:
-    return _connected(settings, DatabaseRole.FEED, work)
+    return beside(settings, DatabaseRole.FEED, work)
 
 
 def _as_writer(settings: Settings, work: Work[T]) -> T:
-    return _connected(settings, DatabaseRole.WRITER, work)
-
-
-def _connected(settings: Settings, role: DatabaseRole, work: Work[T]) -> T:
-    async def run(url: str) -> T:
-        connection = await asyncpg.connect(url)
-        try:
-            async with connection.transaction():
-                await take_role(connection, role, ())
-                return await work(connection)
-        finally:
-            await connection.close()
-
-    with provide(settings, attach=True) as address:
-        return asyncio.run(run(address.direct_url))
+    return beside(settings, DatabaseRole.WRITER, work)

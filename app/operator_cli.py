@@ -92,6 +92,14 @@ def export(*, file: Path | None) -> None:
     guarded(lambda: operate.export_checkpoints(settings_of(), file))
 
 
+@checkpoints.command("keys")
+def checkpoint_keys() -> None:
+    """Show which keys signed checkpoints and seals, each spelled as CHECKPOINT_KEYS_FORMER takes it."""
+    from app import operate
+
+    guarded(lambda: operate.list_keys(settings_of()))
+
+
 @click.group()
 def mirror() -> None:
     """The second copy of the ledger, in the database that MIRROR_URL names."""

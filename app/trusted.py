@@ -1,13 +1,10 @@
 """`escrowgrid documents`: add, list and remove trusted documents, beside a running server or without one."""
 
-import asyncio
 import getpass
 import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
-import asyncpg
 import click
 
 from app import schema
@@ -16,10 +13,8 @@ from app.documents.model import LENGTH_MAX, Listed, hash_in, hash_of
 from app.engine.limits import Judge
 from app.faults import Fault
 from app.settings import Settings
-from app.storage.database import DatabaseRole, Driver, take_role
-from app.storage.provide import provide
-
-T = TypeVar("T")
+from app.storage.beside import beside
+from app.storage.database import DatabaseRole, Driver
 
 SHOWN_MAX = 60
 
@@ -33,9 +28,7 @@ def add(settings: Settings, files: Sequence[Path]) -> None:
     async def work(driver: Driver) -> list[bool]:
         return [await store.add(driver, key, text, by) for key, text in texts.items()]
 
-    for (key, text), added in zip(
-        texts.items(), _connected(settings, DatabaseRole.WRITER, work), strict=True
-    ):
+    for (key, text), added in zip(texts.items(), beside(settings, DatabaseRole.WRITER, work), strict=True):
         click.echo(f"sha256:{key}  {'added' if added else 'was there'}  {_shown(text)}")
 
 
@@ -45,7 +38,7 @@ def listing(settings: Settings) -> None:
     async def work(driver: Driver) -> list[Listed]:
         return await store.every(driver)
 
-    for one in _connected(settings, DatabaseRole.FEED, work):
+    for one in beside(settings, DatabaseRole.FEED, work):
         added = f"{one.added_at:%Y-%m-%d %H:%M}Z by {one.added_by}"
         click.echo(f"sha256:{one.hash}  {added}  {_shown(one.document)}")
 
@@ -59,7 +52,7 @@ def remove(settings: Settings, id: str) -> None:
     async def work(driver: Driver) -> bool:
         return await store.remove(driver, wanted)
 
-    if not _connected(settings, DatabaseRole.WRITER, work):
+    if not beside(settings, DatabaseRole.WRITER, work):
         raise Fault(f"there is no document sha256:{wanted}")
     click.echo(f"sha256:{wanted} is removed.")
 
@@ -102,17 +95,3 @@ def _check(settings: Settings, texts: Iterable[str]) -> None:
 def _shown(text: str) -> str:
     words = " ".join(text.split())
     return words if len(words) <= SHOWN_MAX else f"{words[: SHOWN_MAX - 1]}…"
-
-
-def _connected(settings: Settings, role: DatabaseRole, work: Callable[[Driver], Awaitable[T]]) -> T:
-    async def run(url: str) -> T:
-        connection = await asyncpg.connect(url)
-        try:
-            async with connection.transaction():
-                await take_role(connection, role, ())
-                return await work(connection)
-        finally:
-            await connection.close()
-
-    with provide(settings, attach=True) as address:
-        return asyncio.run(run(address.direct_url))

@@ -15,6 +15,7 @@ from app.ledger import steering
 from app.ledger.bell import Bell
 from app.ledger.steering import Standing, Unsigned
 from app.limits.service import Quota
+from app.mirror import service as mirror
 from app.storage.database import Database, DatabaseRole, Driver
 
 log = logging.getLogger("escrowgrid.http")
@@ -149,6 +150,12 @@ def _feed(services: Services, bell: Bell, ledger: "Ledger") -> Sequence[Vital]:
         ),
         Vital(
             GAUGE,
+            "escrowgrid_mirror_waiting_changes",
+            "Changes beside the events that wait to be copied to the mirror.",
+            lambda: ledger.to_mirror,
+        ),
+        Vital(
+            GAUGE,
             "escrowgrid_checkpoint_age_seconds",
             "How long ago the head of the ledger was signed last.",
             lambda: ledger.unsigned.age_seconds,
@@ -206,6 +213,7 @@ class Ledger:
         self.head = 0
         self.unsigned = Unsigned(0, 0.0)
         self.default_rows = 0
+        self.to_mirror = 0
         self.answered = False
 
     def each(self, number: Callable[[Standing], float]) -> Callable[[], Mapping[str, float]]:
@@ -232,6 +240,7 @@ class Ledger:
             self.standings = await steering.standings(connection)
             self.head = await steering.head(connection)
             self.unsigned = await steering.unsigned(connection)
+            self.to_mirror = await mirror.waiting(connection)
             if self._also is not None:
                 await self._also(connection)
             self.default_rows = await audit.default_rows(connection)

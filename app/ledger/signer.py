@@ -1,15 +1,42 @@
-"""The key that signs heads of the ledger, and where it is kept."""
+"""The key that signs heads of the ledger, where it is kept, and which keys signed before it."""
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from app.settings import Settings
+
 KEY_FILE = "checkpoint.key"
 SEED_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKeys:
+    """Whose signatures count: the key in force, and those before it for as long as they were in force."""
+
+    # None where this machine does not have it: then every signature is judged by the key that it names.
+    present: bytes | None = None
+    former: Mapping[bytes, datetime] = field(default_factory=dict)
+
+    def judging(self, named: bytes, signed_at: datetime) -> bytes:
+        """By which key a signature of that time is judged that names `named`."""
+        until = self.former.get(named)
+        if self.present is None or (until is not None and signed_at <= until):
+            return named
+        return self.present
+
+    def __str__(self) -> str:
+        if self.present is None:
+            return "the key each names itself: who made them up could have signed them"
+        former = f" and {len(self.former)} before it" if self.former else ""
+        return f"the key {self.present.hex()}{former}"
 
 
 class Signer:
@@ -44,8 +71,10 @@ def signer_from(hex_seed: str | None, folder: Path) -> Signer:
     return Signer(bytes.fromhex(file.read_text().strip()))
 
 
-def public_key_from(hex_seed: str | None, folder: Path) -> bytes | None:
-    """The public half of the same key where this machine has it; a key is never made for judging."""
-    if hex_seed is None and not (folder / KEY_FILE).exists():
-        return None
-    return signer_from(hex_seed, folder).public_key
+def signing_keys_of(settings: Settings) -> SigningKeys:
+    """The public halves of the keys of the settings; none is ever made for judging."""
+    key, former = settings.checkpoint_key, settings.former_checkpoint_keys
+    if key is None and not (settings.data_dir / KEY_FILE).exists():
+        return SigningKeys(None, former)
+    seed = None if key is None else key.get_secret_value()
+    return SigningKeys(signer_from(seed, settings.data_dir).public_key, former)

@@ -41,7 +41,7 @@ async def compare(ledger: "Driver", copy: "Copy") -> Comparison:
         await take_role(ledger, DatabaseRole.FEED, ())
         here = await source.heads(ledger)
         other = await source.differing(ledger, there)
-        waiting = await ledger.fetchval(source.WAITING)
+        queued = await waiting(ledger)
         registration = await ledger.fetchval(source.REGISTRATION)
     differs = None
     if here.log_id != there.log_id:
@@ -50,7 +50,12 @@ async def compare(ledger: "Driver", copy: "Copy") -> Comparison:
         differs = f"event {other[1]} of {other[0]} is another one"
     elif there.global_sequence > here.global_sequence:
         differs = "it has events that the ledger has not"
-    return Comparison(here, there, differs, waiting, copy.is_seeded and copy.registration == registration)
+    return Comparison(here, there, differs, queued, copy.is_seeded and copy.registration == registration)
+
+
+async def waiting(ledger: "Driver") -> int:
+    """How many changes beside the events wait to be copied, as the feed role."""
+    return int(await ledger.fetchval(source.WAITING))
 
 
 async def compare_contents(ledger: "Driver", copy: "Copy") -> Sequence[str]:

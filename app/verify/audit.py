@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from app.audit.seals import ROW_COLUMNS, SEAL_COLUMNS, Place, Row, Seal, seal_of
 from app.kit.canonical import NotCanonical
 from app.kit.chain import GENESIS
+from app.ledger.signer import SigningKeys
 from app.storage.database import Driver
 from app.verify.findings import Report
 
@@ -30,18 +31,18 @@ AS_FEED = "SELECT set_config('role', 'escrowgrid_feed', true)"
 AS_READER = "SELECT set_config('role', 'escrowgrid_api', true), set_config('escrowgrid.scope', '*', true)"
 
 
-async def check(connection: Driver, report: Report, public_key: bytes | None) -> None:
+async def check(connection: Driver, report: Report, keys: SigningKeys) -> None:
     """Judge every seal and every row up to the last of them, within the caller's transaction."""
-    await _Seals(connection, report, public_key).run()
+    await _Seals(connection, report, keys).run()
 
 
 class _Seals:
     """Where the walk along the seals stands."""
 
-    def __init__(self, connection: Driver, report: Report, public_key: bytes | None) -> None:
+    def __init__(self, connection: Driver, report: Report, keys: SigningKeys) -> None:
         self._connection = connection
         self._report = report
-        self._public_key = public_key
+        self._keys = keys
         self._number, self._hash = 0, GENESIS
         self._end = BEFORE_ALL
         # Rows in a sealed span that its seal does not name, and what late seals say of such rows.
@@ -77,7 +78,8 @@ class _Seals:
             self._report.add(SEALS, seal.number, f"does not hang on the seal {self._number}")
         if seal.hash != record["hash"]:
             self._report.add(SEALS, seal.number, "its hash does not seal its contents: a column was changed")
-        if not _is_signed(self._public_key or record["public_key"], record["signature"], seal.statement):
+        key = self._keys.judging(record["public_key"], seal.sealed_at)
+        if not _is_signed(key, record["signature"], seal.statement):
             self._report.add(SEALS, seal.number, "its signature is not the ledger's")
         if not seal.late and seal.start <= self._end:
             self._report.add(SEALS, seal.number, "begins before the seal before it ends")

@@ -12,6 +12,7 @@ from app.kit.merkle import CompactRange
 from app.ledger.checkpoints import Checkpoint, checkpoint_of
 from app.ledger.keeper import Keeper
 from app.ledger.model import Event
+from app.ledger.signer import SigningKeys
 from app.ledger.store import SELECT_EVENTS, event_of
 from app.personal.masters import Masters
 from app.personal.service import Holders
@@ -24,6 +25,7 @@ from app.verify.fold import Fold, Lifecycles
 from app.verify.persons import Persons
 
 PREFETCH = 1_000
+NO_KEYS = SigningKeys()
 UNCOVERED = "events no checkpoint covers"
 # What a value raises that no writer wrote, whatever tries to understand it.
 UNREADABLE = (
@@ -75,14 +77,14 @@ async def verify(
     *,
     masters: Masters | None = None,
     progress: Progress = lambda _done, _all: None,
-    public_key: bytes | None = None,
+    keys: SigningKeys = NO_KEYS,
     kept: Sequence[Checkpoint] = (),
     last: Mapping[str, Checkpoint] = MappingProxyType({}),
 ) -> Report:
     """Everything that can be proved from the database, and from checkpoints kept elsewhere.
 
     Without `masters`, the master keys, personal values are not opened: nothing is said of what they are.
-    `public_key` is the key that must have signed the checkpoints; without it each is judged by the key it names.
+    `keys` are those that must have signed the checkpoints; without one in force each is judged by the key it names.
     `last` is what was signed last on this machine, by the ledger's id; it says nothing about a mirror, which is behind.
     `progress` is told how many of how many events have been walked.
     """
@@ -92,9 +94,9 @@ async def verify(
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             await connection.execute("SET LOCAL ROLE escrowgrid_feed")
             holders = None if masters is None else Holders(masters)
-            report = await _Walk(connection, lifecycles, progress, holders).run(public_key, kept, last)
+            report = await _Walk(connection, lifecycles, progress, holders).run(keys, kept, last)
             await guards.check(connection, report)
-            await audit.check(connection, report, public_key)
+            await audit.check(connection, report, keys)
             return report
     finally:
         await connection.close()
@@ -114,7 +116,7 @@ class _Walk:
         self._all = 0
 
     async def run(
-        self, public_key: bytes | None, kept: Sequence[Checkpoint], last: Mapping[str, Checkpoint]
+        self, keys: SigningKeys, kept: Sequence[Checkpoint], last: Mapping[str, Checkpoint]
     ) -> Report:
         await self._check_head()
         await epochs.check(self._connection, self._all, self._report)
@@ -124,7 +126,7 @@ class _Walk:
             if not record["known"]:
                 self._report.add("institution_heads", record["id"], "there is no such institution")
             await self._walk_institution(record["id"])
-        await self._check_checkpoints(public_key, kept)
+        await self._check_checkpoints(keys, kept)
         return self._report
 
     async def _check_head(self) -> None:
@@ -198,10 +200,10 @@ class _Walk:
             self._report.looked_at["positions"] += 1
         rows.check_missing(fold.positions, seen, self._report)
 
-    async def _check_checkpoints(self, public_key: bytes | None, kept: Sequence[Checkpoint]) -> None:
+    async def _check_checkpoints(self, keys: SigningKeys, kept: Sequence[Checkpoint]) -> None:
         stored = [(checkpoint_of(row), row["frontier"]) for row in await self._connection.fetch(CHECKPOINTS)]
         here = {checkpoint.size for checkpoint, _frontier in stored}
-        self._tell_covered(stored[-1][0].size if stored else 0, public_key)
+        self._tell_covered(stored[-1][0].size if stored else 0, keys)
         self._restores = await restores.read(self._connection)
         for checkpoint in kept:
             if checkpoint.size not in here:
@@ -215,37 +217,40 @@ class _Walk:
             self._report.add("ledger_head", self._place, "has the id of another ledger")
         tree = CompactRange()
         leaves = self._stream(LEAVES)
+        is_replaced = False
         for checkpoint, frontier in due:
             while tree.size < checkpoint.size and (leaf := await anext(leaves, None)) is not None:
                 tree.append(leaf["hash"])
             with self._reading("checkpoints", checkpoint.size):
-                self._judge(checkpoint, frontier, tree, public_key)
+                self._judge(checkpoint, frontier, tree, keys)
+            if is_replaced and checkpoint.public_key in keys.former:
+                self._report.add(
+                    "checkpoints", checkpoint.size, "a former key signed it after the one in force had"
+                )
+            is_replaced = is_replaced or checkpoint.public_key == keys.present
 
-    def _tell_covered(self, size: int, public_key: bytes | None) -> None:
+    def _tell_covered(self, size: int, keys: SigningKeys) -> None:
         uncovered = max(self._all - size, 0)
         self._report.looked_at[UNCOVERED] += uncovered
         if uncovered:
             self._report.notes.append(f"no checkpoint covers the last {uncovered} events")
-        self._report.notes.append(
-            "checkpoints and seals were judged by the key each names itself: who made them up could have signed them"
-            if public_key is None
-            else f"checkpoints and seals were judged by the key {public_key.hex()}"
-        )
+        self._report.notes.append(f"checkpoints and seals were judged by {keys}")
 
     def _judge(
         self,
         checkpoint: Checkpoint,
         frontier: Sequence[bytes] | None,
         tree: CompactRange,
-        public_key: bytes | None,
+        keys: SigningKeys,
     ) -> None:
         report, row = self._report, checkpoint.size
         report.looked_at["checkpoints"] += 1
         if checkpoint.log_id != self._log_id:
             report.add("checkpoints", row, "belongs to another ledger")
-        if checkpoint.public_key != (public_key or checkpoint.public_key):
+        key = keys.judging(checkpoint.public_key, checkpoint.signed_at)
+        if checkpoint.public_key != key:
             report.add("checkpoints", row, "names another key than the ledger's")
-        if not checkpoint.is_signed_by(public_key or checkpoint.public_key):
+        if not checkpoint.is_signed_by(key):
             report.add("checkpoints", row, "its signature is not the ledger's")
         elif tree.size < row:
             cut = restores.told(self._restores, checkpoint) or ": its end was cut off"

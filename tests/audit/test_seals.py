@@ -15,7 +15,7 @@ from app.audit.worker import Sealer
 from app.context import Services
 from app.kit.chain import GENESIS
 from app.kit.clock import system_clock
-from app.ledger.signer import Signer
+from app.ledger.signer import Signer, SigningKeys
 from app.main import Parts, assemble
 from app.positions.escrow import BUILT_IN
 from app.principal import ALL_INSTITUTIONS
@@ -375,12 +375,12 @@ async def test_a_chain_made_anew_has_not_the_ledgers_signature(
     sealer = Sealer(services.database, ours, "x", every_seconds=60, delay_seconds=0)
     rows = await wrote(30, 20)
     await sealer.seal()
-    assert (await verified(public_key=ours.public_key)).is_clean
+    assert (await verified(keys=SigningKeys(ours.public_key))).is_clean
     await tamperer.execute("UPDATE audit_events SET code = 'X' WHERE id = $1", rows[0].id)
     await tamperer.execute("DELETE FROM audit_seals")
     await Sealer(services.database, Signer(bytes(31) + b"x"), "x", every_seconds=60, delay_seconds=0).seal()
     assert (await verified()).is_clean, "without the key nobody can tell"
-    assert found(await verified(public_key=ours.public_key)) == [("audit_seals", "1")]
+    assert found(await verified(keys=SigningKeys(ours.public_key))) == [("audit_seals", "1")]
     await sealer.close()
 
 

@@ -21,6 +21,7 @@ from tests.serving import ROOT, Bookkeeper, Server, free_port, plain_environment
 BLOCKS = blocks(ROOT / "docs" / "anchoring.md")
 WAIT_SECONDS_MAX = 60
 PROOF = "query ($id: ID!) { ledgerEvent(id: $id) { proof { size } anchor { confirmations } } }"
+HEADS = "{ anchors(first: 2, where: {mode: {eq: ANCHOR}, state: {eq: FINAL}}) { edges { node { id } } } }"
 NEWEST = "{ ledgerEvents(last: 1) { edges { node { id } } } }"
 
 
@@ -55,7 +56,8 @@ def until_proven(server: Server, node: DevNode, event: str) -> None:
 
 
 def test_the_page_has_the_blocks_that_are_tried_here() -> None:
-    assert [block.mark for block in BLOCKS] == ["operator", "auditor", "auditor, fails"]
+    marks = ["operator", "auditor", "auditor, fails"]
+    assert [block.mark for block in BLOCKS] == marks * 2
 
 
 def test_what_an_operator_proves_an_auditor_checks_with_nothing_but_a_file_and_a_node(tmp_path: Path) -> None:
@@ -88,10 +90,18 @@ def test_what_an_operator_proves_an_auditor_checks_with_nothing_but_a_file_and_a
             proved = typed(BLOCKS[0].text, operator, mine | {"EVENT": event})
             assert proved.returncode == 0, proved.stdout + proved.stderr
             assert key not in proved.stdout + proved.stderr
+            Bookkeeper(server).open("100.00")
+            until_proven(server, node, server.ask(NEWEST)["ledgerEvents"]["edges"][0]["node"]["id"])
+            later, earlier = (edge["node"]["id"] for edge in server.ask(HEADS)["anchors"]["edges"])
+            grew = typed(BLOCKS[3].text, operator, mine | {"EARLIER": earlier, "LATER": later})
+            assert grew.returncode == 0, grew.stdout + grew.stderr
         # Another machine: the proof and the verifier are all that comes along.
         shutil.copy(operator / "proof.json", auditor)
+        shutil.copy(operator / "growth.json", auditor)
         shutil.copy(ROOT / "verify_proof.py", auditor)
+        (tmp_path / "home").mkdir()
         theirs = {
+            "HOME": str(tmp_path / "home"),
             "PATH": f"{auditor}:{os.environ['PATH']}",
             "RPC": node.url,
             "CONTRACT": settings["CHAIN_CONTRACT"],
@@ -100,6 +110,11 @@ def test_what_an_operator_proves_an_auditor_checks_with_nothing_but_a_file_and_a
         assert checked.returncode == 0, checked.stdout + checked.stderr
         assert checked.stdout.count("HOLDS") == 2
         assert not list((auditor / "empty").glob("lib/*/site-packages/*"))
+        grown = typed(BLOCKS[4].text, auditor, theirs)
+        assert grown.returncode == 0, grown.stdout + grown.stderr
+        assert grown.stdout.endswith("HOLDS\n")
+        shrunk = typed(BLOCKS[5].text, auditor, theirs)
+        assert shrunk.returncode == 1, shrunk.stdout + shrunk.stderr
         changed = typed(BLOCKS[2].text, auditor, theirs)
         assert changed.returncode == 1
         assert "WRONG   the content does not have this hash" in changed.stdout

@@ -17,7 +17,7 @@ from app.ledger.followers import Halt
 from app.ledger.leases import Lease
 from app.ledger.pages import SharedPages
 from app.ledger.remembered import LastSigned
-from app.ledger.signer import Signer
+from app.ledger.signer import Signer, SigningKeys
 from app.main import Parts, assemble
 from app.positions.escrow import BUILT_IN
 from app.positions.model import State
@@ -154,7 +154,7 @@ async def test_the_report_counts_what_was_erased_and_what_nothing_covers_and_say
         "UPDATE holders SET blind = NULL, reference = NULL, data_key = NULL, erased_at = now()"
     )
     await tamperer.execute("DELETE FROM checkpoints")
-    report = apart_from_guards(await verify(address.direct_url, BUILT_IN, public_key=b"k" * 32))
+    report = apart_from_guards(await verify(address.direct_url, BUILT_IN, keys=SigningKeys(b"k" * 32)))
     assert report.is_clean, "an erasure is allowed"
     assert report.looked_at["personal values erased"] == 2
     assert "no checkpoint covers the last 6 events" in report.notes

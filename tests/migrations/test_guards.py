@@ -72,6 +72,12 @@ NOTED = {
     ("holders", "noted_update"),
     ("institution_keys", "noted_insert"),
     ("institution_keys", "noted_update"),
+    ("anchors", "noted_insert"),
+    ("anchors", "noted_update"),
+    ("anchor_transactions", "noted_insert"),
+    ("anchor_transactions", "noted_update"),
+    ("anchor_records", "noted_insert"),
+    ("anchor_records", "noted_update"),
 }
 # Rows that are work under way, or a log of it, not records: they may go.
 WORK = {"documents", "leases", "mirror_queue", "parked_events", "rate_buckets", "webhook_secrets"}

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import httpx
 
-from app.ledger.signer import signer_from
+from app.ledger.signer import SigningKeys, signer_from
 from app.positions.escrow import BUILT_IN
 from app.storage import embedded
 from app.storage.database import Address
@@ -238,7 +238,7 @@ class Site:
     async def verify(self) -> Report:
         """What `escrowgrid verify` finds, run with the servers' own key."""
         key = signer_from(None, self.folder / "keys").public_key
-        return await verify(self.address().direct_url, BUILT_IN, public_key=key)
+        return await verify(self.address().direct_url, BUILT_IN, keys=SigningKeys(key))
 
     async def close(self) -> None:
         """End everything that was started."""

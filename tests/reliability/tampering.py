@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import asyncpg
 
 from app.ledger.checkpoints import Checkpoint
+from app.ledger.signer import SigningKeys
 from app.positions.escrow import BUILT_IN
 from app.storage.database import Address
 from app.verify import guards
@@ -36,7 +37,11 @@ class Inspector:
     async def report(self, kept: Sequence[Checkpoint] = ()) -> Report:
         key = self.evidence.signer.public_key
         report = await verify(
-            self._address.direct_url, BUILT_IN, masters=self.evidence.masters, public_key=key, kept=kept
+            self._address.direct_url,
+            BUILT_IN,
+            masters=self.evidence.masters,
+            keys=SigningKeys(key),
+            kept=kept,
         )
         return apart_from_guards(report)
 
