@@ -9,8 +9,6 @@ from pydantic import SecretStr
 
 from app import schema
 from app.context import Context, Request, Services
-from app.demo.story import Story
-from app.demo.world import WORLD
 from app.main import assemble
 from app.positions import service
 from app.positions.escrow import BUILT_IN
@@ -20,6 +18,7 @@ from app.principal import root
 from app.settings import Settings
 from app.storage.database import Address
 from app.verify.walk import verify
+from benchmarks.ground import asset_of
 from benchmarks.machine import Row, median
 from benchmarks.nested import PAGE
 from benchmarks.server import ROOT_KEY, database
@@ -45,9 +44,9 @@ class Grown:
 
     async def grow(self, events: int) -> None:
         """Up to so many events."""
-        place = (await Story()._found(self.services, WORLD[0]))[0]
-        pair = await self.services.assets.get(self.services.database, "*", place.asset.id)
-        opening = Opening(place.asset.id, "BENCH", "USD", Decimal("900000.00"))
+        asset = await asset_of(self.services)
+        pair = await self.services.assets.get(self.services.database, "*", asset.id)
+        opening = Opening(asset.id, "BENCH", "USD", Decimal("900000.00"))
         while self.events < events:
             writer, asker = self.services.writer, self._asker()
             made = await asyncio.gather(

@@ -8,8 +8,6 @@ from pydantic import SecretStr
 
 from app import schema
 from app.context import Context, Request, Services
-from app.demo.story import Story
-from app.demo.world import WORLD
 from app.engine.masking import Schema
 from app.main import assemble
 from app.positions import service
@@ -18,6 +16,7 @@ from app.positions.service import Asker, Move, Opening
 from app.principal import root
 from app.settings import Settings
 from app.storage.provide import provide
+from benchmarks.ground import asset_of
 from benchmarks.machine import Row, median
 
 PAGE = """{ positions(first: 50) { edges { node { id state held amount currency asset { label template { code } }
@@ -28,11 +27,11 @@ ASKED_EACH = 15
 
 async def filled(services: Services) -> None:
     """One institution's 50 positions with 10 events each."""
-    place = (await Story()._found(services, WORLD[0]))[0]
-    pair = await services.assets.get(services.database, "*", place.asset.id)
+    asset = await asset_of(services)
+    pair = await services.assets.get(services.database, "*", asset.id)
     asker = Asker(root(), "req_bench", services.clock(), services.ids, services.lifecycles)
     for _ in range(50):
-        opening = Opening(place.asset.id, "BENCH", "USD", Decimal("5000.00"))
+        opening = Opening(asset.id, "BENCH", "USD", Decimal("5000.00"))
         position = (await services.writer.submit(service.create(asker, opening, pair))).row.position
         for number in range(9):
             intent = (
