@@ -15,7 +15,7 @@ from benchmarks.client import Client
 from benchmarks.machine import Row, median
 from benchmarks.nested import PAGE, filled
 from benchmarks.peers import node
-from benchmarks.server import ROOT_KEY, Served, database, serving
+from benchmarks.server import PERSONAL_KEY, ROOT_KEY, Served, database, serving
 
 SECONDS_EACH = 2.0
 CONNECTIONS = (1, 8)
@@ -75,7 +75,8 @@ def rows(runs: int) -> list[Row]:
     why_not = node.missing()
     with ExitStack() as stack:
         address = stack.enter_context(database())
-        asyncio.run(_fill(Settings(root_api_key=SecretStr(ROOT_KEY)), address))
+        keys = {"root_api_key": SecretStr(ROOT_KEY), "personal_keys": SecretStr(PERSONAL_KEY)}
+        asyncio.run(_fill(Settings(**keys), address))
         ours = stack.enter_context(serving(address, POOL_SIZE_MAX=str(POOL)))
         servers = {"ours": (ours, PAGE)}
         if not why_not:

@@ -20,6 +20,8 @@ from app.storage.database import Address
 from app.storage.provide import provide
 
 ROOT_KEY = "root-key-of-the-benchmarks"
+# One database may be filled by one process and served by another: both open what is sealed.
+PERSONAL_KEY = "5e" * 32
 START_SECONDS_MAX = 60
 
 
@@ -66,6 +68,7 @@ def serving(address: Address | None = None, **settings: str) -> Iterator[Served]
             "DATA_DIR": folder,
             "ROOT_API_KEY": ROOT_KEY,
             "LOG_LEVEL": "WARNING",
+            "PERSONAL_KEYS": PERSONAL_KEY,
             **settings,
         }
         command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port)]
