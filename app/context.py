@@ -118,14 +118,24 @@ class Context:
 
         `args` are the field's own arguments (hashable); fields with equal ones are asked together.
         """
+        asked = asyncio.ensure_future(self._loader_of(loader, args).load(key))
+        asked.add_done_callback(_noted)
+        # Shielded: graphql-core cancels what a null has made needless, and others may wait for the same answer.
+        return await asyncio.shield(asked)
+
+    async def load_all(self, loader: Loader, keys: Sequence[K]) -> Mapping[K, Any]:
+        """`loader`'s answers for all the keys of a level, None where it knows none; each is asked for once."""
+        each = dict.fromkeys(keys)
+        asked = asyncio.ensure_future(self._loader_of(loader, ()).load_many(each))
+        asked.add_done_callback(_noted)
+        return dict(zip(each, await asyncio.shield(asked), strict=True))
+
+    def _loader_of(self, loader: Loader, args: tuple[Any, ...]) -> DataLoader[Any, Any]:
         found = self._loaders.get((loader, args))
         if found is None:
             found = DataLoader(load_fn=partial(self._load_many, loader, args))
             self._loaders[loader, args] = found
-        asked = asyncio.ensure_future(found.load(key))
-        asked.add_done_callback(_noted)
-        # Shielded: graphql-core cancels what a null has made needless, and others may wait for the same answer.
-        return await asyncio.shield(asked)
+        return found
 
     async def _load_many(self, loader: Loader, args: tuple[Any, ...], keys: Sequence[Any]) -> Sequence[Any]:
         answers = await loader(self, keys, *args)

@@ -11,6 +11,8 @@ from app.assets import model, service
 from app.assets.inputs import AssetOrder, AssetWhere, order_of, tests
 from app.context import Context, Info
 from app.engine.connection import After, Before, Connection, First, Last, Node, connection
+from app.engine.loaded import METADATA as LOADED
+from app.engine.loaded import Loaded
 from app.engine.scalars import JsonObject, Long
 from app.institutions.graphql import Institution, institution_by_id
 from app.institutions.model import Region, Vertical
@@ -87,7 +89,10 @@ class AssetTemplate(Node):
             created_at=template.created_at,
         )
 
-    @strawberry.field(description="The institution it belongs to.")
+    @strawberry.field(
+        description="The institution it belongs to.",
+        metadata={LOADED: Loaded("app.institutions.graphql:institution_by_id", "institution_id")},
+    )
     async def institution(
         self, info: Info
     ) -> Annotated["Institution", strawberry.lazy("app.institutions.graphql")]:
@@ -170,7 +175,10 @@ class Asset(Node):
             updated_at=asset.updated_at,
         )
 
-    @strawberry.field(description="The institution it belongs to.")
+    @strawberry.field(
+        description="The institution it belongs to.",
+        metadata={LOADED: Loaded("app.institutions.graphql:institution_by_id", "institution_id")},
+    )
     async def institution(
         self, info: Info
     ) -> Annotated["Institution", strawberry.lazy("app.institutions.graphql")]:
@@ -178,7 +186,10 @@ class Asset(Node):
         found: Institution = await info.context.load(institution_by_id, str(self.institution_id))
         return found
 
-    @strawberry.field(description="The version of the template it was made from.")
+    @strawberry.field(
+        description="The version of the template it was made from.",
+        metadata={LOADED: Loaded("app.assets.types:template_by_id", "template_id")},
+    )
     async def template(self, info: Info) -> AssetTemplate:
         """Loaded with those of the whole level."""
         found: AssetTemplate = await info.context.load(template_by_id, str(self.template_id))

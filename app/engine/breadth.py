@@ -24,6 +24,15 @@ class Answered:
         self.column = column
 
 
+class Read:
+    """A column of values, read for all objects at once."""
+
+    __slots__ = ("column",)
+
+    def __init__(self, column: list[Any]) -> None:
+        self.column = column
+
+
 class Breadth:
     """One execution of a plan."""
 
@@ -120,6 +129,8 @@ class Breadth:
         if planned.direct is not None and planned.direct.takes(arguments, planned.wanted):
             context = self._executor.context_value
             return [_directly(planned.direct.read(context, objects, arguments, planned.wanted))]
+        if planned.loaded is not None and planned.loaded.takes():
+            return [_read(planned.loaded.read(self._executor.context_value, objects))]
         return self._call(planned, objects, level, arguments)
 
     def _arguments(self, planned: Planned) -> dict[str, Any]:
@@ -139,6 +150,8 @@ class Breadth:
         """What was read directly is part of the answer already; a failure of it is every object's."""
         if len(column) == 1 and isinstance(column[0], Answered):
             return column[0]
+        if len(column) == 1 and isinstance(column[0], Read):
+            return column[0].column
         return column * size if len(column) == 1 < size and isinstance(column[0], Failure) else column
 
     def _call(
@@ -241,3 +254,7 @@ async def _gathered(values: Sequence[Any]) -> Sequence[Any]:
 
 async def _directly(reading: Awaitable[list[Any]]) -> Answered:
     return Answered(await reading)
+
+
+async def _read(reading: Awaitable[list[Any]]) -> Read:
+    return Read(await reading)

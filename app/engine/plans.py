@@ -34,6 +34,7 @@ from strawberry.types.field import StrawberryField
 from app.engine.calls import Resolve, call_of, strawberry_field
 from app.engine.columns import Column, column_of
 from app.engine.direct import Direct, Wanted, direct_of, wanted_of
+from app.engine.loaded import Loaded, loaded_of
 
 Details = list[FieldDetails]
 
@@ -72,6 +73,7 @@ class Planned:
     typename: str | None = None
     direct: Direct | None = None
     wanted: tuple[Wanted, ...] = ()
+    loaded: Loaded | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -159,10 +161,14 @@ class Compiler:
             planned.attribute = None if planned.typename else attribute_of(self._schema, definition)
             if planned.attribute is None and planned.typename is None:
                 planned.resolve = call_of(self._schema, definition)
-            if output.selection is not None and output.selection.is_plain:
-                field = strawberry_field(definition)
-                planned.direct = None if field is None else direct_of(field)
-                planned.wanted = wanted_of(output.selection) if planned.direct is not None else ()
+            field = strawberry_field(definition)
+            if field is not None:
+                # What is called in Strawberry's own way has something about it that has to see every call.
+                usual = planned.resolve is not definition.resolve
+                planned.loaded = loaded_of(field) if usual else None
+                if output.selection is not None and output.selection.is_plain:
+                    planned.direct = direct_of(field)
+                    planned.wanted = wanted_of(output.selection) if planned.direct is not None else ()
             yield planned
 
     def _output(self, type_: GraphQLOutputType, details: Details) -> Output:

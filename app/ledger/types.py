@@ -9,6 +9,8 @@ import strawberry
 
 from app.context import Context, Info
 from app.engine.connection import Node
+from app.engine.loaded import METADATA as LOADED
+from app.engine.loaded import Loaded
 from app.engine.roles import Role
 from app.engine.scalars import JsonObject, Long
 from app.ledger import service
@@ -98,7 +100,8 @@ class LedgerEvent(Node):
         return None if found is None else JsonObject(found)
 
     @strawberry.field(
-        description="The position as it is now (`balancesAfter` and `newState` tell it as of then)."
+        description="The position as it is now (`balancesAfter` and `newState` tell it as of then).",
+        metadata={LOADED: Loaded("app.positions.graphql:position_by_id", "position_id")},
     )
     async def position(
         self, info: Info
@@ -109,7 +112,10 @@ class LedgerEvent(Node):
         found: Position | None = await info.context.load(position_by_id, str(self.position_id))
         return found
 
-    @strawberry.field(description="The institution.")
+    @strawberry.field(
+        description="The institution.",
+        metadata={LOADED: Loaded("app.institutions.graphql:institution_by_id", "institution_id")},
+    )
     async def institution(
         self, info: Info
     ) -> Annotated["Institution", strawberry.lazy("app.institutions.graphql")] | None:

@@ -188,22 +188,30 @@ class _Connection:
         kept = rows[: request.size]
         if backward:
             kept.reverse()
-        info = {
-            "hasNextPage": more and not backward,
-            "hasPreviousPage": more and backward,
-            "startCursor": cursor(kept[0]["c0"]) if kept else None,
-            "endCursor": cursor(kept[-1]["c0"]) if kept else None,
-            "__typename": "PageInfo",
-        }
         told: dict[str, Any] = {}
         for item in self._wanted:
             if item.field == "edges":
-                told[item.key] = [self._edge(item, row, cursor) for row in kept]
+                told[item.key] = self._edges(item, kept, cursor)
             elif item.field == "pageInfo":
+                info = {
+                    "hasNextPage": more and not backward,
+                    "hasPreviousPage": more and backward,
+                    "startCursor": cursor(kept[0]["c0"]) if kept else None,
+                    "endCursor": cursor(kept[-1]["c0"]) if kept else None,
+                    "__typename": "PageInfo",
+                }
                 told[item.key] = {below.key: info[below.field] for below in item.below}
             else:
                 told[item.key] = "LedgerEventConnection"
         return told
+
+    def _edges(
+        self, edges: Wanted, rows: Sequence[Any], cursor: Callable[[int], str]
+    ) -> list[dict[str, Any]]:
+        if [item.field for item in edges.below] == ["node"]:
+            key, node = edges.below[0].key, self._shape.node
+            return [{key: node(row)} for row in rows]
+        return [self._edge(edges, row, cursor) for row in rows]
 
     def _edge(self, edges: Wanted, row: Any, cursor: Callable[[int], str]) -> dict[str, Any]:
         edge: dict[str, Any] = {}

@@ -11,6 +11,8 @@ from app.context import Info
 from app.engine.connection import Connection, Node, OrderDirection, connection
 from app.engine.direct import METADATA as DIRECT
 from app.engine.enums import describe
+from app.engine.loaded import METADATA as LOADED
+from app.engine.loaded import Loaded
 from app.engine.roles import Role
 from app.errors import Problem
 from app.kit.money import CURRENCIES, quantise
@@ -166,7 +168,10 @@ class Position(Node):
     # Of a position as it was: its history ends there, too.
     events_upto: strawberry.Private[int | None] = None
 
-    @strawberry.field(description="The institution.")
+    @strawberry.field(
+        description="The institution.",
+        metadata={LOADED: Loaded("app.institutions.graphql:institution_by_id", "institution_id")},
+    )
     async def institution(
         self, info: Info
     ) -> Annotated["Institution", strawberry.lazy("app.institutions.graphql")] | None:
@@ -176,7 +181,10 @@ class Position(Node):
         found: Institution | None = await info.context.load(institution_by_id, self.model.institution_id)
         return found
 
-    @strawberry.field(description="The asset it is held on.")
+    @strawberry.field(
+        description="The asset it is held on.",
+        metadata={LOADED: Loaded("app.assets.graphql:asset_by_id", "asset_id")},
+    )
     async def asset(self, info: Info) -> Annotated["Asset", strawberry.lazy("app.assets.graphql")] | None:
         """What it is held on."""
         from app.assets.graphql import asset_by_id

@@ -12,6 +12,8 @@ from strawberry.types.field import StrawberryField
 
 from app.engine.calls import strawberry_field
 from app.engine.direct import METADATA, Direct
+from app.engine.loaded import METADATA as LOADED
+from app.engine.loaded import Loaded
 from tests.engine.documents import objects
 
 KINDS = ("raise", "null", "returned", "wrong", "nulls in it", "empty")
@@ -78,6 +80,8 @@ class Faults:
         self._slowly = False
         # Levels that were read directly, without objects.
         self.read_directly = 0
+        # Levels whose keys were asked for at once, without a call for each object.
+        self.loaded_at_once = 0
 
     def attribute(self, owner: type, name: str, source: object) -> Fault | None:
         """The fault in an attribute of an object."""
@@ -205,6 +209,10 @@ def _wrap(faults: Faults, field: StrawberryField, seen: set[object], undo: list[
     if isinstance(direct, Direct):
         field.metadata = {**field.metadata, METADATA: _Careful(faults, field, direct)}
         undo.append(lambda: setattr(field, "metadata", {**field.metadata, METADATA: direct}))
+    loaded = (field.metadata or {}).get(LOADED)
+    if isinstance(loaded, Loaded):
+        field.metadata = {**field.metadata, LOADED: _CarefulLoaded(faults, field, loaded)}
+        undo.append(lambda: setattr(field, "metadata", {**field.metadata, LOADED: loaded}))
 
 
 class _Careful(Direct):
@@ -223,3 +231,19 @@ class _Careful(Direct):
         self._faults.read_directly += 1
         fault = self._faults.whole(self._field)
         return answer if fault is None else fault.instead(answer)
+
+
+class _CarefulLoaded(Loaded):
+    """Loads a level at once unless a fault is in an attribute or in some calls of the resolver; fails as it does."""
+
+    def __init__(self, faults: Faults, field: StrawberryField, loaded: Loaded) -> None:
+        self._faults, self._field, self._loaded = faults, field, loaded
+
+    def takes(self) -> bool:
+        return not self._faults.slowly
+
+    async def read(self, context: Any, sources: Sequence[Any]) -> list[Any]:
+        values = await self._loaded.read(context, sources)
+        self._faults.loaded_at_once += 1
+        fault = self._faults.whole(self._field)
+        return values if fault is None else fault.instead(values)

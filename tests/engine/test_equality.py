@@ -92,3 +92,4 @@ async def test_generated_documents_are_answered_alike(both: Both, there: World, 
         assert not missing, f"nobody asked for {sorted(missing)}"
         assert min(seen.values()) > DOCUMENTS / 5, f"something of everything: {seen}"
         assert faults.read_directly > DOCUMENTS / 250
+        assert faults.loaded_at_once > DOCUMENTS / 250

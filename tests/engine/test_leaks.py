@@ -14,6 +14,8 @@ from strawberry.types.field import StrawberryField
 
 from app.engine.compiled import Compiled, Plans
 from app.engine.direct import METADATA, Direct, Wanted
+from app.engine.loaded import METADATA as LOADED
+from app.engine.loaded import Loaded
 
 SECRET = "the attribute itself"
 
@@ -47,6 +49,13 @@ class Veil(FieldExtension):
         return "veiled"
 
 
+class Shut(FieldExtension):
+    async def resolve_async(
+        self, next_: Callable[..., Awaitable[Any]], source: Any, info: strawberry.Info, **kwargs: Any
+    ) -> Any:
+        return None
+
+
 class Guarded(StrawberryField):
     """A class of fields that does not tell what the attribute is."""
 
@@ -70,6 +79,21 @@ class Straight(Direct):
         return [{item.key: SECRET for item in wanted} for _ in sources]
 
 
+class AtOnce(Loaded):
+    """Would find everything, guarded or not."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def takes(self) -> bool:
+        return True
+
+    async def read(self, context: Any, sources: Sequence[Any]) -> list[Any]:
+        self.asked += 1
+        return [Leaf(plain=SECRET) for _ in sources]
+
+
+AT_ONCE = {name: AtOnce() for name in ("plain", "guarded", "veiled")}
 STRAIGHT = {name: Straight() for name in ("plain", "guarded", "leaf")}
 
 
@@ -105,6 +129,18 @@ class Vault:
     async def direct(self) -> Leaf | None:
         return Leaf(plain=SECRET)
 
+    @strawberry.field(permission_classes=[Never], metadata={LOADED: AT_ONCE["guarded"]})
+    async def loaded(self) -> Leaf | None:
+        return Leaf(plain=SECRET)
+
+    @strawberry.field(extensions=[Shut()], metadata={LOADED: AT_ONCE["veiled"]})
+    async def shut(self) -> Leaf | None:
+        return Leaf(plain=SECRET)
+
+    @strawberry.field(metadata={LOADED: AT_ONCE["plain"]})
+    async def at_once(self) -> Leaf:
+        return Leaf()
+
     @strawberry.field(metadata={METADATA: STRAIGHT["leaf"]})
     async def leaf(self) -> Leaf:
         return Leaf()
@@ -128,6 +164,7 @@ class Query:
 GUARDED = (
     *("permitted", "permittedLater", "oneOfTwo", "silent", "veiled", "guarded", "resolved", "never"),
     *("never(how: 1)", "direct { plain }", "leaf { guarded }", "leaf { guarded plain }"),
+    *("loaded { plain }", "shut { plain }", "atOnce { guarded }"),
 )
 
 
@@ -155,6 +192,7 @@ async def test_a_guarded_field_does_not_leak(root: str, field: str) -> None:
         assert fast.told == slow.told
         assert (plans.used, plans.fallbacks) == (1, 0)
     assert STRAIGHT["guarded"].asked == STRAIGHT["leaf"].asked == 0
+    assert AT_ONCE["guarded"].asked == AT_ONCE["veiled"].asked == 0
 
 
 async def test_the_secret_would_be_told_by_what_is_not_guarded() -> None:
@@ -162,6 +200,9 @@ async def test_the_secret_would_be_told_by_what_is_not_guarded() -> None:
     _, fast, _ = await answers(plain, "{ vault { straight { plain } } }")
     assert fast.data == {"vault": {"straight": {"plain": SECRET}}}
     assert STRAIGHT["plain"].asked == 1
+    _, fast, _ = await answers(plain, "{ vaults { atOnce { plain } } }")
+    assert fast.data == {"vaults": [{"atOnce": {"plain": SECRET}}] * 2}
+    assert AT_ONCE["plain"].asked > 0
 
 
 @strawberry.type
