@@ -32,7 +32,8 @@ from app.kit.tasks import end
 from app.ledger.followers import LeadLost
 from app.ledger.leases import Lease
 from app.settings import Settings
-from app.storage.database import CONNECTION_LOST, Database, DatabaseRole
+from app.storage.database import Database, DatabaseRole
+from app.storage.losses import CONNECTION_LOST
 
 log = logging.getLogger("escrowgrid.anchoring")
 

@@ -14,7 +14,8 @@ from app.ledger import leases
 from app.ledger.followers import LeadLost
 from app.ledger.leases import Lease
 from app.principal import ALL_INSTITUTIONS
-from app.storage.database import CONNECTION_LOST, Database, DatabaseRole, Driver, take_role
+from app.storage.database import Database, DatabaseRole, Driver, take_role
+from app.storage.losses import CONNECTION_LOST
 
 log = logging.getLogger("escrowgrid.audit")
 

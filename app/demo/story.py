@@ -15,7 +15,7 @@ from app.positions.lifecycle import Intent
 from app.positions.model import Position, State
 from app.principal import ALL_INSTITUTIONS
 from app.storage.conditions import Condition
-from app.storage.database import CONNECTION_LOST
+from app.storage.losses import CONNECTION_LOST
 from app.storage.paging import PageRequest
 
 log = logging.getLogger("escrowgrid.demo")

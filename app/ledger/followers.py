@@ -14,7 +14,8 @@ from app.ledger.store import SELECT_EVENTS, event_of
 from app.ledger.tail import Tail
 from app.principal import ALL_INSTITUTIONS
 from app.settings import Settings
-from app.storage.database import Database, DatabaseRole, Driver, database_to_blame, take_role
+from app.storage.database import Database, DatabaseRole, Driver, take_role
+from app.storage.losses import database_to_blame
 
 log = logging.getLogger("escrowgrid.followers")
 

@@ -9,7 +9,8 @@ from app.ledger.model import Event
 from app.ledger.ring import place
 from app.ledger.store import SELECT_EVENTS, event_of
 from app.principal import ALL_INSTITUTIONS
-from app.storage.database import Database, DatabaseRole, retrying
+from app.storage.database import Database, DatabaseRole
+from app.storage.losses import retrying
 
 READ_ALL = f"{SELECT_EVENTS} WHERE global_sequence > $1 ORDER BY global_sequence LIMIT $2"
 READ_ONE = f"{SELECT_EVENTS} WHERE institution_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3"

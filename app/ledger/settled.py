@@ -4,7 +4,8 @@ import asyncio
 from datetime import datetime
 
 from app.errors import BadRequest, Unavailable
-from app.storage.database import Database, DatabaseRole, retrying
+from app.storage.database import Database, DatabaseRole
+from app.storage.losses import retrying
 
 WAIT_SECONDS_MAX = 1.0
 PAUSE_SECONDS = 0.02

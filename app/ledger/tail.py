@@ -15,7 +15,8 @@ from app.ledger.ring import Ring, place
 from app.ledger.store import event_of
 from app.principal import ALL_INSTITUTIONS
 from app.settings import Settings
-from app.storage.database import CONNECTION_LOST, Database, DatabaseRole, retrying
+from app.storage.database import Database, DatabaseRole
+from app.storage.losses import CONNECTION_LOST, retrying
 
 log = logging.getLogger("escrowgrid.tail")
 

@@ -18,7 +18,8 @@ from app.mirror.store import Broken, Copy
 from app.personal.service import Holders
 from app.positions.lifecycle import Lifecycle
 from app.settings import Settings
-from app.storage.database import CONNECTION_LOST, Database, DatabaseRole
+from app.storage.database import Database, DatabaseRole
+from app.storage.losses import CONNECTION_LOST
 
 log = logging.getLogger("escrowgrid.mirror")
 

@@ -18,7 +18,8 @@ from app.positions.model import State
 from app.positions.service import Asker, Lifecycles, Move
 from app.principal import CLERK
 from app.settings import Settings
-from app.storage.database import CONNECTION_LOST, Database, DatabaseRole
+from app.storage.database import Database, DatabaseRole
+from app.storage.losses import CONNECTION_LOST
 
 log = logging.getLogger("escrowgrid.clerk")
 

@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -17,12 +17,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from app.errors import Overloaded, Unavailable
 from app.kit.canonical import Json, canonical_json, stored_json
+from app.storage.losses import (
+    CONNECT_ATTEMPTS_MAX,
+    CONNECT_PAUSE_SECONDS,
+    CONNECTION_LOST,
+    IN_DOUBT,
+    UNDONE,
+    is_lost,
+    telling_loss,
+)
 from app.storage.statements import METER, Meter, watch
 
 log = logging.getLogger("escrowgrid.storage")
 
-CONNECT_ATTEMPTS_MAX = 4
-CONNECT_PAUSE_SECONDS = 0.15
 # Of a transaction of the ledger.
 STATEMENT_SECONDS_MAX = 15.0
 CONNECT_TIMEOUT_SECONDS = 10
@@ -35,20 +42,6 @@ SCOPED = text(
     "set_config('statement_timeout', :timeout, true), "
     "set_config('idle_in_transaction_session_timeout', '30s', true)"
 )
-# What a broken or refused connection raises: nothing was done, another connection may do.
-CONNECTION_LOST = (
-    OSError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    # What the driver says when a connection ends just as it is told something.
-    asyncpg.InternalClientError,
-)
-# What the database says of the very values it was given: bad data, broken constraints, limits, its own triggers.
-CONTENT_TO_BLAME = frozenset({"22", "23", "54", "P0"})
 
 
 # A connection of its own or one lent by a pool: they answer alike.
@@ -166,7 +159,8 @@ class Database:
         """One ordinary transaction of the writer role, committed at the end of the block."""
         async with self._begun(self._engine, DatabaseRole.WRITER, scope, meter) as connection:
             yield connection
-            await connection.commit()
+            with telling_loss(IN_DOUBT):
+                await connection.commit()
 
     @asynccontextmanager
     async def _begun(
@@ -176,7 +170,8 @@ class Database:
         info = connection.info
         info[METER] = meter
         try:
-            yield connection
+            with telling_loss(UNDONE):
+                yield connection
         finally:
             # Whoever has it next is not this operation. Shielded: a cancelled request still gives it back clean.
             info.pop(METER, None)
@@ -196,7 +191,7 @@ class Database:
                 raise Overloaded("all database connections are in use; nothing was done, try again") from None
             except (*CONNECTION_LOST, InterfaceError, OperationalError, DBAPIError) as error:
                 await _give_back(connection)
-                if isinstance(error, DBAPIError) and not _lost(error):
+                if isinstance(error, DBAPIError) and not is_lost(error):
                     raise
                 log.warning("database connection lost, attempt %d: %s", attempt + 1, type(error).__name__)
                 await asyncio.sleep(CONNECT_PAUSE_SECONDS * 2**attempt)
@@ -214,32 +209,12 @@ async def _give_back(connection: AsyncConnection) -> None:
         await connection.close()
 
 
-def _lost(error: DBAPIError) -> bool:
-    # What the driver itself raised, such as of a server that still recovers, is behind SQLAlchemy's own.
-    cause = error.orig.__cause__ if error.orig is not None else None
-    known = (InterfaceError, OperationalError)
-    return error.connection_invalidated or isinstance(error, known) or isinstance(cause, CONNECTION_LOST)
-
-
 async def driver_of(connection: AsyncConnection) -> Driver:
     """The driver's own connection beneath, in the same transaction."""
     raw = await connection.get_raw_connection()
     assert raw.driver_connection is not None, "a connection in use has a driver"
     found: Driver = raw.driver_connection
     return found
-
-
-def database_to_blame(error: BaseException) -> bool:
-    """Whether the database is away or in trouble (slow, full, read-only …), rather than what it was given is bad."""
-    if isinstance(error, ValueError):
-        return False  # the driver could not even spell it
-    if isinstance(error, (*CONNECTION_LOST, Overloaded, Unavailable)):
-        return True
-    if isinstance(error, DBAPIError) and _lost(error):
-        return True
-    told = error.orig if isinstance(error, DBAPIError) else error
-    state = getattr(told, "sqlstate", None)
-    return state is not None and state[:2] not in CONTENT_TO_BLAME
 
 
 async def take_role(
@@ -283,18 +258,3 @@ async def exact_json(connection: Driver) -> None:
 
 def _dump(value: Json) -> str:
     return canonical_json(value)
-
-
-T = TypeVar("T")
-
-
-async def retrying(work: Callable[[], Awaitable[T]], *, attempts: int = CONNECT_ATTEMPTS_MAX) -> T:
-    """Run work that is safe to repeat, again when its connection was lost."""
-    for attempt in range(attempts):
-        try:
-            return await work()
-        except CONNECTION_LOST:
-            if attempt + 1 == attempts:
-                raise
-            await asyncio.sleep(CONNECT_PAUSE_SECONDS * 2**attempt)
-    raise AssertionError("the loop returns or raises")

@@ -6,6 +6,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.storage.losses import UNDONE, telling_loss
+
 Begin = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 
 
@@ -32,7 +34,8 @@ class Snapshot:
                 raise OverError
             if self._connection is None:
                 self._connection = await self._stack.enter_async_context(self._begin())
-            yield self._connection
+            with telling_loss(UNDONE):
+                yield self._connection
 
     async def close(self) -> None:
         """End the transaction; the next use begins another, at a later instant."""

@@ -6,7 +6,8 @@ from contextlib import suppress
 
 from app.kit.tasks import end
 from app.ledger.leases import Lease
-from app.storage.database import CONNECTION_LOST, DatabaseRole
+from app.storage.database import DatabaseRole
+from app.storage.losses import CONNECTION_LOST
 from app.webhooks import queue
 from app.webhooks.lane import Lane, Pace
 from app.webhooks.post import Post

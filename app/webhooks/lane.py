@@ -12,7 +12,7 @@ import httpx
 from app.kit.tasks import end
 from app.ledger.leases import Lease
 from app.ledger.model import Event
-from app.storage.database import CONNECTION_LOST
+from app.storage.losses import CONNECTION_LOST
 from app.webhooks import message, model, queue, signing
 from app.webhooks.model import GONE, DisabledReason, Outcome
 from app.webhooks.post import Post

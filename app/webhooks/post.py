@@ -15,7 +15,8 @@ from app.ledger.leases import Lease
 from app.ledger.model import Event
 from app.ledger.tail import Tail
 from app.principal import ALL_INSTITUTIONS, Principal, Role
-from app.storage.database import CONNECTION_LOST, Database, DatabaseRole, Driver, take_role
+from app.storage.database import Database, DatabaseRole, Driver, take_role
+from app.storage.losses import CONNECTION_LOST
 from app.webhooks import queue, service
 from app.webhooks.model import DisabledReason, has_failed_too_long
 from app.webhooks.queue import Address, Claim, Settled

@@ -11,7 +11,7 @@ import asyncpg
 
 from app.errors import Denied, Refusal
 from app.main import Parts
-from app.storage.database import CONNECTION_LOST
+from app.storage.losses import CONNECTION_LOST
 from tests.reliability.client import Client, Doors, Tenant, connected, found_tenant, refusal_of
 from tests.reliability.site import Site
 from tests.reliability.stream import two_parts

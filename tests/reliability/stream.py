@@ -18,7 +18,7 @@ from app.main import Parts, assemble
 from app.positions.model import State
 from app.principal import ALL_INSTITUTIONS
 from app.settings import Settings
-from app.storage.database import CONNECTION_LOST
+from app.storage.losses import CONNECTION_LOST
 from tests import factories
 from tests.factories import FUND, Place, release
 from tests.reliability.site import Site

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.context import Context, Request, Services
 from app.engine.masking import Schema
@@ -22,6 +23,7 @@ from app.settings import Settings
 from app.storage import embedded
 from app.storage.database import Address, Database, DatabaseRole
 from app.storage.provide import _prepare
+from app.storage.snapshot import Snapshot
 from tests import factories
 from tests.conftest import Run, eventually
 from tests.factories import Place
@@ -139,10 +141,35 @@ async def test_connections_lost_under_load_lose_nothing(services: Services, owne
         await connection.close()
 
 
-async def test_a_connection_lost_within_a_query_is_told_as_unavailable(
+async def test_a_connection_lost_in_the_middle_is_told_as_what_it_left_behind(
     database: Database, owner_url: str
 ) -> None:
-    """What was read before is of another snapshot: nothing is repeated behind the reader's back."""
+    async def broken(
+        begun: Callable[[str], AbstractAsyncContextManager[AsyncConnection]], *, late: bool
+    ) -> None:
+        async with begun("*") as connection:
+            await connection.execute(text("SELECT 1"))
+            await terminate(owner_url)
+            if not late:
+                await connection.execute(text("SELECT 1"))
+
+    for begun in (database.reading, database.writing):
+        with pytest.raises(Unavailable, match="nothing was done"):
+            await broken(begun, late=False)
+    with pytest.raises(Unavailable, match="look whether it was done"):
+        await broken(database.writing, late=True)
+    snapshot = Snapshot(lambda: database.reading("*"))
+    async with snapshot.connection() as connection:
+        await terminate(owner_url)
+    with pytest.raises(Unavailable, match="nothing was done"):
+        async with snapshot.connection() as connection:
+            await connection.execute(text("SELECT 1"))
+    await snapshot.end()
+    assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def test_a_query_is_not_repeated_behind_the_readers_back(database: Database, owner_url: str) -> None:
+    """What was read before is of another snapshot."""
     async with database.reading("*") as connection:
         await connection.execute(text("SELECT 1"))
         await terminate(owner_url)

@@ -18,13 +18,8 @@ from app.ledger.writer.contract import Answer, Command, Subject
 from app.ledger.writer.queue import FairQueue, Submission
 from app.personal.service import Holders
 from app.settings import Settings
-from app.storage.database import (
-    CONNECTION_LOST,
-    STATEMENT_SECONDS_MAX,
-    Database,
-    DatabaseRole,
-    take_role,
-)
+from app.storage.database import STATEMENT_SECONDS_MAX, Database, DatabaseRole, take_role
+from app.storage.losses import CONNECTION_LOST
 from app.storage.statements import following
 
 log = logging.getLogger("escrowgrid.writer")
