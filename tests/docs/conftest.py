@@ -21,3 +21,10 @@ def books(server: Server) -> Bookkeeper:
     made = Bookkeeper(server)
     made.crowd()
     return made
+
+
+@pytest.fixture(scope="session")
+def anchoring_server() -> Iterator[Server]:
+    """The same with a development chain that it anchors on, and without the demo."""
+    with served("--no-demo", "--chain") as running:
+        yield running

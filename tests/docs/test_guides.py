@@ -30,6 +30,8 @@ PAGES = [
     *sorted((DOCS / "explanation").glob("*.md")),
 ]
 VALIDATED = "validated"
+# Pages whose server has a chain.
+ANCHORED = {"anchor-and-prove"}
 README = blocks(ROOT / "README.md")
 
 
@@ -52,15 +54,12 @@ class Typed:
 
 
 @pytest.fixture(scope="module", params=[page for page in PAGES if typed(page)], ids=name)
-def walked(
-    request: pytest.FixtureRequest,
-    server: Server,
-    books: Bookkeeper,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Path, Typed]:
+def walked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Typed]:
     """A page, typed from its first block to its last while other things happen."""
     page: Path = request.param
+    server, books = running_for(page, request)
     folder = tmp_path_factory.mktemp(page.stem)
+    (folder / "verify_proof.py").symlink_to(ROOT / "verify_proof.py")
     (folder / ".escrowgrid").mkdir()
     (folder / ".escrowgrid" / "root.key").write_text(server.root_key + "\n")
     # `KEY` and `ask` are those of the README; the position is funded.
@@ -87,6 +86,14 @@ def walked(
         )
     assert done.returncode == 0, done.stderr
     return page, Typed(folder)
+
+
+def running_for(page: Path, request: pytest.FixtureRequest) -> tuple[Server, Bookkeeper]:
+    """A server as the page wants it, and somebody who makes things happen there."""
+    if page.stem in ANCHORED:
+        anchoring: Server = request.getfixturevalue("anchoring_server")
+        return anchoring, Bookkeeper(anchoring)
+    return request.getfixturevalue("server"), request.getfixturevalue("books")
 
 
 def test_what_a_page_shows_is_what_is_answered(walked: tuple[Path, Typed]) -> None:
