@@ -127,4 +127,9 @@ def broadcast(settings: Settings, address: Address) -> Broadcast:
     url = settings.bell_url
     if url is None:
         return Broadcast(backend=PostgresBell(address.direct_url))
-    return Broadcast(url.get_secret_value())
+    told = url.get_secret_value()
+    if told.startswith(("redis://", "rediss://")):
+        from app.ledger.redis_bell import RedisBell
+
+        return Broadcast(backend=RedisBell(told))
+    return Broadcast(told)

@@ -36,20 +36,28 @@ def retry(settings: Settings) -> None:
     click.echo(f"{count} failed anchors are tried again.")
 
 
-def deploy(settings: Settings, submitter: str | None) -> None:
-    """Put the contract on the chain and print what to set."""
+def deploy(settings: Settings, submitter: str | None, *, once: bool = False) -> None:
+    """Put the contract on the chain and print what to set; `once`: only if it is not where CHAIN_CONTRACT says."""
     # Web3 is large and slow to load.
     from app.anchoring.deploying import deploy as put
+    from app.anchoring.deploying import has_contract
     from app.anchoring.keys import signer_from
 
     if settings.chain_url is None or settings.chain_id is None:
         raise Invalid("set CHAIN_URL and CHAIN_ID")
     if settings.chain_key is None and settings.chain_keystore is None:
         raise Invalid("set CHAIN_KEY, or CHAIN_KEYSTORE and CHAIN_KEYSTORE_PASSWORD")
-    url = settings.chain_url.get_secret_value()
+    url, wanted = settings.chain_url.get_secret_value(), settings.chain_contract
+    if once and wanted is None:
+        raise Invalid("--once looks where CHAIN_CONTRACT says: set it")
+    if once and wanted is not None and asyncio.run(has_contract(url, wanted)):
+        click.echo(f"The contract is at {wanted} already.")
+        return
     contract, gas = asyncio.run(
         put(url, signer_from(settings), chain_id=settings.chain_id, submitter=submitter)
     )
+    if once and contract.lower() != wanted:
+        raise Invalid(f"the contract was deployed at {contract}, and CHAIN_CONTRACT is {wanted}")
     click.echo(f"Deployed with {gas} gas. Set\nCHAIN_CONTRACT={contract}")
 
 

@@ -24,11 +24,12 @@ def anchor_status() -> None:
 @click.option(
     "--submitter", default=None, help="Address of the account that may submit; your own by default."
 )
-def anchor_deploy(*, submitter: str | None) -> None:
+@click.option("--once", is_flag=True, help="Only if there is none yet where CHAIN_CONTRACT says.")
+def anchor_deploy(*, submitter: str | None, once: bool) -> None:
     """Put the contract on the chain, once; the account of CHAIN_KEY pays and owns it."""
     from app import onchain
 
-    guarded(lambda: onchain.deploy(settings_of(), submitter))
+    guarded(lambda: onchain.deploy(settings_of(), submitter, once=once))
 
 
 @anchor.command("retry")

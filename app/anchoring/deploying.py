@@ -6,7 +6,7 @@ from typing import Any
 
 from web3 import AsyncWeb3
 
-from app.anchoring.chain import Client
+from app.anchoring.chain import Chain, ChainDown, Client
 from app.anchoring.contract import artifact
 from app.anchoring.keys import Signer
 from app.errors import Invalid, Unavailable
@@ -59,3 +59,14 @@ async def deploy(
         return str(receipt["contractAddress"]), int(receipt["gasUsed"])
     finally:
         await client.disconnect()
+
+
+async def has_contract(url: str, contract: str, *, seconds: float = 10.0) -> bool:
+    """Whether there is code at the address already."""
+    chain = Chain(url, contract, seconds)
+    try:
+        return await chain.has_code()
+    except ChainDown as error:
+        raise Unavailable(str(error)) from None
+    finally:
+        await chain.close()

@@ -213,18 +213,3 @@ async def again(settings: Settings, address: Address) -> AsyncIterator[Parts]:
     made = assemble(settings, address)
     async with made.running():
         yield made
-
-
-@pytest.fixture
-def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Says something in the output of the run, also where it passes."""
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-
-    def say(text: str) -> None:
-        capture = request.config.pluginmanager.get_plugin("capturemanager")
-        if reporter is not None and capture is not None:
-            with capture.global_and_fixture_disabled():
-                reporter.ensure_newline()
-                reporter.write_line(text)
-
-    return say

@@ -282,7 +282,9 @@ class TestPosition:
         key = key_of(browsed, bookkeeper.institution_id, "READ_ONLY")
         await dashboard.open(f"/positions/{position}", key=key)
         await expect(dashboard.button("Release all")).to_be_disabled()
-        await expect(dashboard.page.locator(".moves-closed li").first).to_be_visible()
+        await expect(dashboard.page.locator(".moves-closed")).to_have_text(
+            "This key may look, but not move positions."
+        )
         await expect(dashboard.page.get_by_role("link", name="Administration")).to_have_count(0)
 
     async def test_a_position_of_others_is_not_there(self, dashboard: Visit, browsed: Server) -> None:

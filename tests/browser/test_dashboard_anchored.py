@@ -137,6 +137,6 @@ async def test_everybody_can_read_it(
         await summary.focus()
         await visit.page.keyboard.press("Enter")
         await expect(visit.button("Download the proof")).to_be_visible()
-        assert await visit.serious() == []
+        assert await visit.serious(f"position-anchored-{scheme}-{width}") == []
         assert await visit.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
         await visit.picture(f"position-anchored-{scheme}-{width}")

@@ -1,5 +1,6 @@
 """A person at the dashboard: Chromium on the real page, and what it did behind their back."""
 
+import json
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -57,12 +58,38 @@ class Visit:
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
         await self.page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
 
-    async def serious(self) -> list[dict[str, Any]]:
-        """What axe finds that keeps somebody out."""
+    async def serious(self, name: str) -> list[dict[str, Any]]:
+        """What axe finds that keeps somebody out; all that it found is kept as `name`."""
         await self.page.evaluate(AXE.read_text())
         found: dict[str, Any] = await self.page.evaluate("axe.run()")
+        keep(
+            f"axe-{name}.json",
+            {
+                "axe": found["testEngine"]["version"],
+                "page": urlsplit(found["url"]).path,
+                "passes": [one["id"] for one in found["passes"]],
+                "violations": [short(one) for one in found["violations"]],
+                "undecided": [short(one) for one in found["incomplete"]],
+            },
+        )
         wrong = [one for one in found["violations"] if one["impact"] in {"serious", "critical"}]
-        return [{"id": one["id"], "where": [node["html"] for node in one["nodes"]]} for one in wrong]
+        return [short(one) for one in wrong]
+
+
+def keep(name: str, told: object) -> None:
+    """Something to read after a run, beside the pictures."""
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    (ARTEFACTS / name).write_text(json.dumps(told, indent=2) + "\n")
+
+
+def short(rule: dict[str, Any]) -> dict[str, Any]:
+    """A rule of axe, and where it is not kept."""
+    return {
+        "id": rule["id"],
+        "impact": rule["impact"],
+        "help": rule["help"],
+        "where": [node["html"] for node in rule["nodes"]],
+    }
 
 
 @asynccontextmanager

@@ -5,15 +5,20 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from pydantic import SecretStr
 
+from app.anchoring.keys import from_key
 from app.settings import Settings
 from app.storage import embedded
 from app.storage.provide import with_database, with_login
+from tests.anchoring import nodes
+from tests.e2e.redis import redis
 from tests.serving import ROOT, Server, free_port, plain_environment, process
 
 yaml = pytest.importorskip(
@@ -22,14 +27,30 @@ yaml = pytest.importorskip(
 
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-VARIABLE = re.compile(r"\$\{(\w+):-(.*?)\}")
+# The innermost ones: what stands for a variable may have variables in it.
+VARIABLE = re.compile(r"\$\{(\w+):([-+])([^${}]*)\}")
+PROFILES = ("bell", "chain", "watch")
+
+
+def read(**variables: str) -> dict[str, Any]:
+    """The file as it is with these variables set."""
+
+    def value(found: "re.Match[str]") -> str:
+        name, sign, other = found.groups()
+        given = variables.get(name, "")
+        return (given or other) if sign == "-" else (given and other)
+
+    text, count = COMPOSE.read_text(), 1
+    while count:
+        text, count = VARIABLE.subn(value, text)
+    whole: dict[str, Any] = yaml.safe_load(text)
+    return whole
 
 
 @pytest.fixture(scope="module")
 def composed() -> dict[str, Any]:
     """The file as it is without any variable set."""
-    found: dict[str, Any] = yaml.safe_load(VARIABLE.sub(r"\2", COMPOSE.read_text()))
-    return found
+    return read()
 
 
 def has_compose() -> bool:
@@ -43,8 +64,9 @@ def has_compose() -> bool:
 def test_docker_finds_the_file_valid() -> None:
     docker = shutil.which("docker")
     assert docker
+    profiles = [word for name in PROFILES for word in ("--profile", name)]
     asked = subprocess.run(
-        [docker, "compose", "--file", str(COMPOSE), "config", "--quiet"],
+        [docker, "compose", "--file", str(COMPOSE), *profiles, "config", "--quiet"],
         check=False,
         capture_output=True,
         text=True,
@@ -53,25 +75,70 @@ def test_docker_finds_the_file_valid() -> None:
     assert not asked.stderr
 
 
+def test_the_specification_finds_it_valid() -> None:
+    pytest.importorskip("check_jsonschema", reason="check-jsonschema is not installed, which has the schema")
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE]
+    asked = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert asked.returncode == 0, asked.stdout
+
+
+def test_everything_that_it_names_is_there(composed: dict[str, Any]) -> None:
+    services = composed["services"]
+    for name, service in services.items():
+        for mount in service.get("volumes", ()):
+            source = mount.partition(":")[0]
+            assert source in composed["volumes"] or (ROOT / source).exists(), f"{name}: {mount}"
+        for config in service.get("configs", ()):
+            assert config["source"] in composed["configs"], name
+        assert set(service.get("depends_on", ())) <= set(services), name
+        assert set(service["networks"]) <= set(composed["networks"]), name
+        assert set(service.get("profiles", ())) <= set(PROFILES), name
+    for name, config in composed["configs"].items():
+        assert "content" in config or (ROOT / config["file"]).is_file(), name
+    used = {mount.partition(":")[0] for one in services.values() for mount in one.get("volumes", ())}
+    assert used == set(composed["volumes"])
+    for text in ("scrape", "grafana-source", "grafana-dashboards"):
+        assert yaml.safe_load(composed["configs"][text]["content"])
+
+
+def test_nothing_without_a_profile_waits_for_what_has_one(composed: dict[str, Any]) -> None:
+    services = composed["services"]
+    for name, service in services.items():
+        for other, how in service.get("depends_on", {}).items():
+            missing = set(services[other].get("profiles", ())) - set(service.get("profiles", ()))
+            assert not missing or how["required"] is False, f"{name} waits for {other}"
+
+
+def test_whatever_is_waited_for_says_when_it_is_well(composed: dict[str, Any]) -> None:
+    services = composed["services"]
+    for service in services.values():
+        for other, how in service.get("depends_on", {}).items():
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in services[other], other
+    assert "HEALTHCHECK" in DOCKERFILE
+
+
 def test_migrations_run_between_the_database_and_the_server(composed: dict[str, Any]) -> None:
     services = composed["services"]
     assert services["migrate"]["command"] == ["migrate"]
     assert services["migrate"]["depends_on"] == {"database": {"condition": "service_healthy"}}
-    assert services["app"]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+    assert services["app"]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
     assert services["database"]["image"] == "postgres:18"
 
 
-def test_only_the_server_can_be_reached_and_only_from_this_machine(composed: dict[str, Any]) -> None:
+def test_only_what_has_a_page_can_be_reached_and_only_from_this_machine(composed: dict[str, Any]) -> None:
     services = composed["services"]
-    assert [name for name, service in services.items() if "ports" in service] == ["app"]
-    assert all(port.startswith("127.0.0.1:") for port in services["app"]["ports"])
-    assert services["database"]["networks"] == ["inside"]
+    reached = {name for name, service in services.items() if "ports" in service}
+    assert reached == {"app", "grafana"}
+    assert all(port.startswith("127.0.0.1:") for name in reached for port in services[name]["ports"])
+    for name in ("database", "bell", "chain", "prometheus"):
+        assert services[name]["networks"] == ["inside"], name
     assert composed["networks"]["inside"] == {"internal": True}
 
 
 def test_every_setting_of_the_containers_is_one_of_ours(composed: dict[str, Any]) -> None:
     known = {name.upper() for name in Settings.model_fields}
-    for name in ("migrate", "app"):
+    for name in ("migrate", "app", "contract"):
         assert set(composed["services"][name]["environment"]) <= known
     told = dict(re.findall(r"^\s+([A-Z_]+)=(\S+)", DOCKERFILE, re.MULTILINE))
     assert {name for name in told if not name.startswith(("PIP_", "PYTHON"))} <= known
@@ -93,9 +160,22 @@ def test_the_image_is_given_what_it_copies_and_no_more() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
-def test_the_commands_bring_up_a_server(composed: dict[str, Any], tmp_path: Path) -> None:
-    services = composed["services"]
-    with embedded.memory() as running:
+def test_anchoring_is_set_whole_or_not_at_all(composed: dict[str, Any]) -> None:
+    names = ("CHAIN_URL", "CHAIN_ID", "CHAIN_CONTRACT", "CHAIN_KEY")
+    for given, wanted in ((composed, 0), (read(CHAIN_URL="http://chain:8545"), len(names))):
+        told = given["services"]["app"]["environment"]
+        assert sum(bool(told[name]) for name in names) == wanted
+    own = read(CHAIN_URL="https://node.example", CHAIN_ID="1", CHAIN_CONTRACT="0x1", CHAIN_KEY="2")
+    told = own["services"]["app"]["environment"]
+    assert [told[name] for name in names] == ["https://node.example", "1", "0x1", "2"]
+
+
+def test_the_commands_bring_up_a_server_with_a_bell_and_a_chain(tmp_path: Path) -> None:
+    with embedded.memory() as running, redis() as bell, nodes.devchain() as node:
+        chain = {"CHAIN_URL": node.url, "CHAIN_ID": str(node.chain_id)}
+        composed = read(BELL_URL=bell, **chain)
+        services = composed["services"]
+        node.fund(from_key(SecretStr(services["app"]["environment"]["CHAIN_KEY"])).address)
         url = make_database(composed, running.admin_url, running.bin_dir)
         place = url.rpartition("@")[2].partition("/")[0]
 
@@ -104,12 +184,41 @@ def test_the_commands_bring_up_a_server(composed: dict[str, Any], tmp_path: Path
             found = {key: str(value or "").replace("database:5432", place) for key, value in given}
             return found | {"DATA_DIR": str(tmp_path)}
 
-        migrate = (sys.executable, "-m", "app.cli", *services["migrate"]["command"])
-        subprocess.run(migrate, cwd=ROOT, env=plain_environment() | settings_of("migrate"), check=True)
+        def run(name: str) -> str:
+            command = (sys.executable, "-m", "app.cli", *services[name]["command"])
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                env=plain_environment() | settings_of(name),
+                check=False,
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        run("migrate")
+        contract = services["app"]["environment"]["CHAIN_CONTRACT"].lower()
+        assert f"={contract}" in run("contract").lower()
+        # The next start of the containers finds it there.
+        assert f"The contract is at {contract} already." in run("contract")
         server = Server(f"http://127.0.0.1:{free_port()}", "root-key-of-this-test")
         serve = (sys.executable, "-m", "app.cli", "serve", "--port", str(server.port))
         with process(serve, server, settings=settings_of("app") | {"ROOT_API_KEY": server.root_key}):
             assert server.ask("{ viewer { role } }") == {"viewer": {"role": "ROOT"}}
+            assert anchored_on(server) == contract
+
+
+def anchored_on(server: Server) -> str | None:
+    """The contract, once the server has looked at the chain."""
+    for _ in range(100):
+        chains = server.ask("{ anchorChains { contract failure } }")["anchorChains"]
+        if chains:
+            assert chains[0]["failure"] is None
+            contract: str = chains[0]["contract"]
+            return contract
+        time.sleep(0.1)
+    return None
 
 
 def make_database(composed: dict[str, Any], admin_url: str, programs: Path) -> str:

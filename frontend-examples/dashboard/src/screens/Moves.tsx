@@ -31,11 +31,9 @@ export function Moves({ position, onMoved, onLook }: Props) {
   const [done, setDone] = useState("");
   const mayMove = useMay("POSITIONS_MOVE");
   // The server tells what the lifecycle allows; whether this key may move anything, its scopes say.
-  const ways = position.availableTransitions.map((one) =>
-    mayMove ? one : { ...one, allowed: false, reason: "this key may look, but not move positions" },
-  );
+  const ways = position.availableTransitions.map((one) => (mayMove ? one : { ...one, allowed: false }));
   const way = ways.find(({ toStage, allowed }) => toStage === chosen && allowed);
-  const closed = ways.filter(({ allowed }) => !allowed);
+  const closed = mayMove ? ways.filter(({ allowed }) => !allowed) : [];
 
   return (
     <section aria-labelledby="moves" className="moves">
@@ -59,6 +57,7 @@ export function Moves({ position, onMoved, onLook }: Props) {
           </button>
         ))}
       </div>
+      {!mayMove && ways.length > 0 && <p className="moves-closed">This key may look, but not move positions.</p>}
       {closed.length > 0 && (
         <ul className="moves-closed">
           {closed.map((one) => (
