@@ -183,7 +183,9 @@ class TestPositions:
 
         added = await asyncio.to_thread(bookkeeper.open)
         await dashboard.button("1 opened since: show").click()
-        await expect(dashboard.page.locator(f'[data-position="{added}"]')).to_be_visible()
+        # The link covers its row.
+        await dashboard.page.locator(f'[data-position="{added}"] .cell-agreed').click(force=True)
+        await dashboard.page.wait_for_url(f"**/positions/{added}")
 
 
 class TestPosition:

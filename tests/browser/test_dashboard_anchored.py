@@ -65,6 +65,7 @@ async def test_an_event_is_told_to_be_anchored_as_it_happens_and_its_proof_holds
     event = await newest.get_attribute("data-event")
     await expect(newest.get_by_role("status")).to_have_text(f"Saved as proof-{event}.json.")
     await visit.picture("position-anchored")
+    await visit.picture("anchored", newest)
 
     file = tmp_path / (await coming.value).suggested_filename
     await (await coming.value).save_as(file)

@@ -326,3 +326,21 @@ async def test_days_in_an_example_are_filled_in(visit: Visit, server_url: str, r
     await visit.press_play()
     response = await visit.shown(lambda response: "data" in response)
     assert "errors" not in response
+
+
+async def test_on_a_phone_the_question_stands_above_its_answer(
+    visit: Visit, server_url: str, root_key: str
+) -> None:
+    await visit.page.set_viewport_size({"width": 390, "height": 844})
+    await visit.open(server_url)
+    await visit.enter_key(root_key)
+    await visit.run(VIEWER)
+    await visit.shown(lambda response: response.get("data"))
+    question = await visit.page.locator(".graphiql-query-editor").bounding_box()
+    answer = await visit.page.locator(".graphiql-response").bounding_box()
+    assert question
+    assert answer
+    assert answer["y"] >= question["y"] + question["height"]
+    assert min(question["width"], answer["width"]) > 250
+    assert answer["height"] > 150
+    assert answer["y"] + answer["height"] <= 844

@@ -53,10 +53,13 @@ class Visit:
     def button(self, name: str) -> Locator:
         return self.page.get_by_role("button", name=name)
 
-    async def picture(self, name: str) -> None:
-        """Keep what it looks like."""
+    async def picture(self, name: str, of: Locator | None = None) -> None:
+        """Keep what it looks like, or a part of it."""
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
-        await self.page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
+        if of is None:
+            await self.page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
+        else:
+            await of.screenshot(path=ARTEFACTS / f"{name}.png")
 
     async def serious(self, name: str) -> list[dict[str, Any]]:
         """What axe finds that keeps somebody out; all that it found is kept as `name`."""
