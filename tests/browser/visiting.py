@@ -75,7 +75,7 @@ class Visit:
                 "undecided": [short(one) for one in found["incomplete"]],
             },
         )
-        wrong = [one for one in found["violations"] if one["impact"] in {"serious", "critical"}]
+        wrong = [one for one in found["violations"] if one["impact"] != "minor"]
         return [short(one) for one in wrong]
 
 

@@ -32,7 +32,7 @@ export function Form({ title, action, children, onSend }: FormProps) {
 
   return (
     <form className="sheet form" onSubmit={submit} aria-labelledby={heading} autoComplete="off">
-      <h3 id={heading}>{title}</h3>
+      <h2 id={heading}>{title}</h2>
       <div className="form-fields">{children}</div>
       <Refusals of={answer && "refused" in answer ? answer.refused : []} />
       <p role="alert" className="refusal">

@@ -23,8 +23,9 @@ export function LineRow({ line, role }: { line: Line; role?: "cell" }) {
       </span>
       <span role={role} className={`moved is-${moneyEffect}`}>
         {moneyEffect === "NONE" ? (
-          <span className="none" aria-label="no money moved">
-            –
+          <span className="none">
+            <span aria-hidden="true">–</span>
+            <span className="unseen">no money moved</span>
           </span>
         ) : (
           <Amount of={moneyEffect === "FUND" ? line.amountMoved : `-${line.amountMoved}`} currency={line.currency} signed />

@@ -187,8 +187,9 @@ function ByState({ groups, currencies }: { groups: Group[]; currencies: string[]
                         </span>
                       </Link>
                     ) : (
-                      <span className="none" aria-label="none">
-                        –
+                      <span className="none">
+                        <span aria-hidden="true">–</span>
+                        <span className="unseen">none</span>
                       </span>
                     )}
                   </td>

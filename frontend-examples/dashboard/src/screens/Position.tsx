@@ -59,10 +59,14 @@ interface ShownProps {
 function Shown({ position, chains, onMoved, onLook }: ShownProps) {
   const { asset, currency, lifecycle } = position;
   const events = position.events.edges.map(({ node }) => node);
-  const news = useAnchorNews(chains.length > 0, onLook);
-  // Another anchor was made: it may cover what had none.
+  const news = useAnchorNews(chains.length > 0, () => {
+    if (events.some(({ anchor }) => anchor?.state !== "FINAL")) onLook();
+  });
+  // Another anchor was made: it may cover what had none, or one that was given up.
   useEffect(() => {
-    if (news.size > 0 && events.some(({ anchor }) => !anchor)) onLook();
+    const isOpen = ({ anchor }: (typeof events)[number]) =>
+      !anchor || (news.get(anchor.id) ?? anchor).state === "SUPERSEDED";
+    if (news.size > 0 && events.some(isOpen)) onLook();
   }, [news.size]);
   const walked = useMemo(
     () => new Set(events.filter((event) => event.previousStage).map((e) => `${e.previousStage}>${e.newStage}`)),
