@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from app.context import Services
 from app.errors import Invalid
+from app.kit.spans import Tracer
 from app.ledger.bell import PostgresBell, Topic
 from app.ledger.followers import Follower
 from app.ledger.remembered import LastSigned
@@ -72,6 +73,15 @@ def mirror(services: Services) -> tuple[Mirror, ...]:
         return ()
     shared = (services.settings, services.lifecycles, services.holders)
     return (Mirror(services.database, url.get_secret_value(), *shared),)
+
+
+def tracer(settings: Settings) -> Tracer | None:
+    """Where operations are traced, if anywhere; what does it is not even loaded otherwise."""
+    if settings.otel_exporter_otlp_endpoint is None:
+        return None
+    from app.tracing import OpenTelemetry
+
+    return OpenTelemetry(settings.otel_exporter_otlp_endpoint)
 
 
 def replica(settings: Settings, tail: Tail) -> Replica | None:

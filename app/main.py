@@ -68,6 +68,8 @@ class Parts:
             stack.push_async_callback(services.database.close)
             if services.replica is not None:
                 stack.push_async_callback(services.replica.close)
+            if services.tracer is not None:
+                stack.push_async_callback(services.tracer.close)
             await services.holders.check(services.database, keeps=keeps)
             started: tuple[Any, ...] = (
                 services.tail,
@@ -140,7 +142,10 @@ def assemble(
         Topic.ANCHORS: anchor_news.ring,
     }
     bell = Bell(lambda: fittings.broadcast(settings, address), tail.wake, name, others)
-    writer = Writer(database, PositionRows(BUILT_IN, holders), holders, settings, ids, clock, bell.ring)
+    tracer = fittings.tracer(settings)
+    writer = Writer(
+        database, PositionRows(BUILT_IN, holders), holders, settings, ids, clock, bell.ring, tracer
+    )
     services = Services(
         settings=settings,
         clock=clock,
@@ -157,6 +162,7 @@ def assemble(
         anchor_news=anchor_news,
         tell=bell.tell,
         replica=fittings.replica(settings, tail),
+        tracer=tracer,
     )
     signer = fittings.signer(settings)
     clerk = Clerk(database, writer, settings, BUILT_IN, ids, clock, name)

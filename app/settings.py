@@ -2,6 +2,7 @@
 
 import re
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,9 @@ from app.key_settings import KeySettings
 
 # What a provider's address may be: a name is only as good as the connection to it.
 SAFE_URL = re.compile(r"(https://[^/?#\s@]+|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?)(/[^?#\s]*)?")
+# Where traces may go; its keys travel in headers of their own.
+COLLECTOR_URL = re.compile(r"https?://[^/?#\s@]+(/[^?#\s]*)?")
+OTLP = "opentelemetry.exporter.otlp.proto.http"
 # Signatures by a private key alone: whoever can check them cannot make them.
 ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
@@ -73,6 +77,10 @@ class Settings(ChainSettings, KeySettings):
     )
     introspection: bool = Field(True, description="whether the schema can be asked for")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None,
+        description="http(s)://… of an OpenTelemetry collector that traces are sent to; needs the extra `otel`",
+    )
 
     pool_size_max: int = Field(10, ge=2, le=200, description="database connections for queries, per process")
     pool_timeout_seconds: float = Field(5.0, gt=0, description="how long a query waits for a connection")
@@ -234,6 +242,15 @@ class Settings(ChainSettings, KeySettings):
             raise ValueError("this is an https address, or http on this machine, without query and fragment")
         return value
 
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def _traceable(cls, value: str | None) -> str | None:
+        if value is not None and COLLECTOR_URL.fullmatch(value) is None:
+            raise ValueError("this is http:// or https://, a host, and no query")
+        if value is not None and not _is_there(OTLP):
+            raise ValueError("traces need more packages: pip install 'escrowgrid[otel]'")
+        return value
+
     @field_validator("oidc_algorithms")
     @classmethod
     def _asymmetric(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -269,3 +286,10 @@ class Settings(ChainSettings, KeySettings):
         if value.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
             raise ValueError("LOG_LEVEL is one of DEBUG, INFO, WARNING, ERROR")
         return value.upper()
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of what it is in
+        return False

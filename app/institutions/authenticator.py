@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from pydantic import SecretStr
 
+from app.errors import AppError
 from app.institutions import service
 from app.institutions.model import Held, Use, secret_hash
 from app.kit.chain import same
@@ -110,6 +111,8 @@ class Authenticator:
             institutions = sorted({use.institution_id for use in used})
             async with self._database.writing(",".join(institutions)) as connection:
                 await service.note_uses(connection, used, every=TOUCH_EVERY)
+        except AppError as error:
+            log.warning("the last use of %d keys was not written: %s", len(used), error.message)
         except Exception:
             # The edge of this task: when a key was last used is worth knowing, not worth failing for.
             log.exception("the last use of %d keys was not written", len(used))
