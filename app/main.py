@@ -120,8 +120,7 @@ def assemble(
     settings: Settings, address: Address, *, clock: Clock = system_clock, ids: Ids | None = None
 ) -> Parts:
     """The parts of one process, not yet started."""
-    ids = ids or Ids(clock)
-    name = f"{secrets.token_hex(6)}"
+    ids, name = ids or Ids(clock), secrets.token_hex(6)
     database = Database(
         address,
         pool_size_max=settings.pool_size_max,

@@ -11,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from pydantic import ValidationError
 
 from app import settings as module
@@ -24,6 +23,9 @@ from tests.factories import Place
 from tests.serving import ROOT, plain_environment
 
 from .conftest import Serve
+
+# The extra `otel`, which the development lock has.
+wire = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
 
 DEEP = "query Deep { positions(first: 3) { edges { node { id asset { label } events { edges { node { id } } } } } } }"
 MOVE = 'mutation Move($id: ID!) { fundPosition(input: {id: $id, reason: "SECRET-WORD"}) { userErrors { code } } }'
@@ -41,7 +43,7 @@ class Collector:
 
     def take(self, path: str, body: bytes) -> None:
         self.paths.add(path)
-        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+        for resource in wire.ExportTraceServiceRequest.FromString(body).resource_spans:
             told = {one.key: one.value.string_value for one in resource.resource.attributes}
             self.services.add(told["service.name"])
             for scope in resource.scope_spans:
