@@ -79,13 +79,15 @@ class OpenTelemetry:
         self._tracer = self._provider.get_tracer(NAME)
         self._carrier = TraceContextTextMapPropagator()
 
-    def begin(self, name: str, *, carried: str | None = None, links: Sequence[Span] = ()) -> OpenSpan:
+    def begin(
+        self, name: str, *, served: bool = False, carried: str | None = None, links: Sequence[Span] = ()
+    ) -> OpenSpan:
         """Begin a whole, or a part of what is carried here."""
         context = Context()
         if carried is not None and len(carried) <= CARRIED_LENGTH_MAX:
             context = self._carrier.extract({"traceparent": carried}, context)
         pointed = [span.link for span in links if isinstance(span, OpenSpan)]
-        kind = SpanKind.INTERNAL if links else SpanKind.SERVER
+        kind = SpanKind.SERVER if served else SpanKind.INTERNAL
         return OpenSpan(self._tracer, self._tracer.start_span(name, context, kind=kind, links=pointed))
 
     async def close(self) -> None:

@@ -62,7 +62,7 @@ class Runner:
         self.metrics.began(transport)
         began = now()
         if (tracer := self.services.tracer) is not None:
-            context.meter.span = tracer.begin(transport, carried=exchange.carried)
+            context.meter.span = tracer.begin(transport, served=True, carried=exchange.carried)
         try:
             yield context
         except Exception:

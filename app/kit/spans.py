@@ -29,8 +29,13 @@ class Span(Protocol):
 class Tracer(Protocol):
     """Where spans go."""
 
-    def begin(self, name: str, *, carried: str | None = None, links: Sequence[Span] = ()) -> Span:
-        """Begin a whole, or a part of what a caller elsewhere has `carried` here (W3C's `traceparent`)."""
+    def begin(
+        self, name: str, *, served: bool = False, carried: str | None = None, links: Sequence[Span] = ()
+    ) -> Span:
+        """Begin a whole, or a part of what a caller elsewhere has `carried` here (W3C's `traceparent`).
+
+        `served`: somebody outside has asked for it.
+        """
 
     async def close(self) -> None:
         """Send what has not been sent; bounded in time."""
