@@ -20,6 +20,7 @@ from app.positions.model import Position, State
 from app.settings import Settings
 from app.storage.database import Address, DatabaseRole, take_role
 from tests import factories
+from tests.conftest import eventually
 from tests.factories import FUND, Place, release
 from tests.ledger.conftest import HeadHeld, Ledger, taken
 from tests.ledger.proxy import Cut, Wire, wired
@@ -303,7 +304,7 @@ async def test_two_processes_that_want_the_same_things_in_opposite_orders_never_
     ledger: Ledger,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Keys, references and positions, in lists; for at most eight seconds."""
+    """Keys, references, holders and positions, in lists; for at most eight seconds."""
     caplog.set_level(logging.WARNING, "escrowgrid.writer")
     positions = [await factories.position(services, place.asset) for _ in range(6)]
     accepted = 0
@@ -312,7 +313,11 @@ async def test_two_processes_that_want_the_same_things_in_opposite_orders_never_
         names = [f"{round_}-{number}" for number in range(6)][::order]
         return [
             await factories.opening(
-                server, place.asset, external_reference=f"ref {name}", idempotency_key=f"key {name}"
+                server,
+                place.asset,
+                external_reference=f"ref {name}",
+                idempotency_key=f"key {name}",
+                holder_reference=f"holder {name}",
             )
             for name in names
         ]
@@ -372,3 +377,38 @@ async def test_a_server_whose_bell_and_tail_are_killed_too_goes_on(
     events = await asyncio.wait_for(anext(stream), timeout=5)
     assert [event.id for event in events] == [answer.event.id]
     await stream.aclose()
+
+
+async def test_two_processes_held_up_half_way_through_the_same_names_do_not_wait_for_each_other(
+    services: Services, second: Services, place: Place, owner: asyncpg.Connection, ledger: Ledger
+) -> None:
+    """Somebody holds a name from the middle: whoever took the others in an order of its own would deadlock now."""
+    keys = [f"key {number}" for number in range(9)]
+    orders = ((services, keys), (second, keys[::-1]))
+    lists = [
+        [await factories.opening(server, place.asset, idempotency_key=key) for key in order]
+        for server, order in orders
+    ]
+    (middle,) = [name for name in lists[0][4].names() if "key 4" in name]
+    holder = owner.transaction()
+    await holder.start()
+    await owner.execute("SELECT pg_advisory_xact_lock($1)", batch._lock_number(middle))
+    answers = [
+        asyncio.create_task(server.writer.submit_all(commands))
+        for (server, _order), commands in zip(orders, lists, strict=True)
+    ]
+
+    async def both_wait() -> bool:
+        waiting = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database "
+        waiting += "WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
+        return bool(await owner.fetchval(waiting) == 2)
+
+    await eventually(both_wait)
+    await holder.rollback()
+    async with asyncio.timeout(8):
+        first, other = await asyncio.gather(*answers)
+    assert sorted(answer.replayed for answer in (*first, *other)) == [False] * 9 + [True] * 9
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    await asyncio.sleep(0.1)
+    assert await owner.fetchval(deadlocks) == 0
+    check_chain(await ledger())

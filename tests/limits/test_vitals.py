@@ -31,6 +31,7 @@ EXPECTED = {
     "escrowgrid_follower_parked_events",
     "escrowgrid_follower_failing",
     "escrowgrid_follower_led",
+    "escrowgrid_mirror_waiting_changes",
     "escrowgrid_checkpoint_age_seconds",
     "escrowgrid_checkpoint_lag_events",
     "escrowgrid_database_answers",

@@ -16,7 +16,7 @@ from app.context import Context, Request, Services
 from app.institutions import service as institutions
 from app.ledger import steering
 from app.main import Parts
-from app.mirror import beside
+from app.mirror import beside, service
 from app.mirror.model import OTHERWISE, TABLES, Comparison
 from app.personal.masters import masters_of
 from app.positions import service as positions
@@ -302,6 +302,13 @@ async def test_its_lag_is_that_of_a_follower(
         async with services.database.pool(DatabaseRole.FEED).acquire() as driver:
             return next(one for one in await steering.standings(driver) if one.name == "mirror")
 
+    async def waiting() -> int:
+        async with services.database.pool(DatabaseRole.FEED).acquire() as driver:
+            return await service.waiting(driver)
+
+    assert await waiting() == 0
+    await factories.institution(services, "Another")
+    assert await waiting() > 0, "its institution, its audit"
     assert (await standing()).lag == 3
     async with pool.acquire() as driver, driver.transaction():
         await take_role(driver, DatabaseRole.WRITER, ())
@@ -312,6 +319,7 @@ async def test_its_lag_is_that_of_a_follower(
         return (await standing()).lag == 0
 
     await eventually(is_level)
+    assert await waiting() == 0
 
 
 async def test_a_connection_that_breaks_at_any_moment_costs_time_and_repeats_nothing(
