@@ -24,7 +24,9 @@ from app.institutions.model import Region, Vertical
 from app.principal import ALL_INSTITUTIONS
 from app.storage import paging
 from app.storage.conditions import Condition, narrow, within
+from app.storage.database import Named
 from app.storage.paging import Order, Page, PageRequest
+from app.storage.rows import fetch_by_id
 from app.storage.tables import Document, Id, Moment, Word, metadata
 
 asset_templates = Table(
@@ -103,16 +105,14 @@ async def templates_by_id(
     connection: AsyncConnection, scope: str, ids: Sequence[str]
 ) -> Mapping[str, AssetTemplate]:
     """Those of the templates that `scope` may see."""
-    statement = within(select(asset_templates), asset_templates.c.institution_id, scope)
-    rows = await connection.execute(statement.where(asset_templates.c.id.in_(ids)))
-    return {row.id: _template(row) for row in rows}
+    rows = await fetch_by_id(connection, asset_templates, scope, ids)
+    return {row["id"]: _template_of(row) for row in rows}
 
 
 async def assets_by_id(connection: AsyncConnection, scope: str, ids: Sequence[str]) -> Mapping[str, Asset]:
     """Those of the assets that `scope` may see."""
-    statement = within(select(assets), assets.c.institution_id, scope)
-    rows = await connection.execute(statement.where(assets.c.id.in_(ids)))
-    return {row.id: _asset(row) for row in rows}
+    rows = await fetch_by_id(connection, assets, scope, ids)
+    return {row["id"]: _asset_of(row) for row in rows}
 
 
 async def page_templates(
@@ -216,9 +216,17 @@ def _order(
 
 
 def _template(row: Row[Any]) -> AssetTemplate:
-    values = {name: row._mapping[name] for name in TEMPLATE_FIELDS}
-    return AssetTemplate(**values | {"vertical": Vertical(row.vertical), "region": Region(row.region)})
+    return _template_of(row._mapping)
+
+
+def _template_of(row: Named) -> AssetTemplate:
+    values = {name: row[name] for name in TEMPLATE_FIELDS}
+    return AssetTemplate(**values | {"vertical": Vertical(row["vertical"]), "region": Region(row["region"])})
 
 
 def _asset(row: Row[Any]) -> Asset:
-    return Asset(**{name: row._mapping[name] for name in ASSET_FIELDS})
+    return _asset_of(row._mapping)
+
+
+def _asset_of(row: Named) -> Asset:
+    return Asset(**{name: row[name] for name in ASSET_FIELDS})

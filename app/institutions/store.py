@@ -26,7 +26,9 @@ from app.institutions.model import ApiKey, Held, Institution, Region, Use, Verti
 from app.principal import Role, Scope
 from app.storage import paging
 from app.storage.conditions import Condition, narrow, within
+from app.storage.database import Named
 from app.storage.paging import Order, Page, PageRequest
+from app.storage.rows import fetch_by_id
 from app.storage.tables import Id, Moment, Word, metadata
 
 institutions = Table(
@@ -101,8 +103,8 @@ async def institutions_by_id(
     connection: AsyncConnection, scope: str, ids: Sequence[str]
 ) -> dict[str, Institution]:
     """Those of `ids` that `scope` sees."""
-    rows = await connection.execute(_institutions(scope).where(institutions.c.id.in_(ids)))
-    return {row.id: _institution(row) for row in rows}
+    rows = await fetch_by_id(connection, institutions, scope, ids, owner="id")
+    return {row["id"]: _institution_of(row) for row in rows}
 
 
 async def page_institutions(
@@ -257,13 +259,17 @@ def _keys(scope: str, conditions: Sequence[Condition] = ()) -> Select[Any]:
 
 
 def _institution(row: Row[Any]) -> Institution:
+    return _institution_of(row._mapping)
+
+
+def _institution_of(row: Named) -> Institution:
     return Institution(
-        id=row.id,
-        name=row.name,
-        regions=tuple(map(Region, row.regions)),
-        verticals=tuple(map(Vertical, row.verticals)),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
+        id=row["id"],
+        name=row["name"],
+        regions=tuple(map(Region, row["regions"])),
+        verticals=tuple(map(Vertical, row["verticals"])),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
     )
 
 
