@@ -33,6 +33,7 @@ def of(services: Services, bell: Bell, quota: Quota, documents: TrustedDocuments
     vitals = (
         *_writer(services),
         *_feed(services, bell, ledger),
+        *_followers(ledger),
         *_pools(services.database),
         *(anchoring.vitals() if anchoring else ()),
         Vital(COUNTER, "escrowgrid_plans_used", "Operations run by a compiled plan.", lambda: plans.used),
@@ -122,6 +123,29 @@ def _feed(services: Services, bell: Bell, ledger: "Ledger") -> Sequence[Vital]:
         Vital(COUNTER, "escrowgrid_bell_rebuilds", "How often the bell was made anew.", lambda: bell.rebuilt),
         Vital(
             GAUGE,
+            "escrowgrid_checkpoint_age_seconds",
+            "How long ago the head of the ledger was signed last.",
+            lambda: ledger.unsigned.age_seconds,
+        ),
+        Vital(
+            GAUGE,
+            "escrowgrid_checkpoint_lag_events",
+            "Events that no checkpoint covers.",
+            lambda: ledger.unsigned.events,
+        ),
+        Vital(
+            GAUGE,
+            "escrowgrid_database_answers",
+            "1 when the ledger's state could be read for this page.",
+            lambda: float(ledger.answered),
+        ),
+    )
+
+
+def _followers(ledger: "Ledger") -> Sequence[Vital]:
+    return (
+        Vital(
+            GAUGE,
             "escrowgrid_follower_lag_events",
             "How many events a follower is behind.",
             ledger.each(lambda standing: standing.lag),
@@ -153,24 +177,6 @@ def _feed(services: Services, bell: Bell, ledger: "Ledger") -> Sequence[Vital]:
             "escrowgrid_mirror_waiting_changes",
             "Changes beside the events that wait to be copied to the mirror.",
             lambda: ledger.to_mirror,
-        ),
-        Vital(
-            GAUGE,
-            "escrowgrid_checkpoint_age_seconds",
-            "How long ago the head of the ledger was signed last.",
-            lambda: ledger.unsigned.age_seconds,
-        ),
-        Vital(
-            GAUGE,
-            "escrowgrid_checkpoint_lag_events",
-            "Events that no checkpoint covers.",
-            lambda: ledger.unsigned.events,
-        ),
-        Vital(
-            GAUGE,
-            "escrowgrid_database_answers",
-            "1 when the ledger's state could be read for this page.",
-            lambda: float(ledger.answered),
         ),
     )
 
