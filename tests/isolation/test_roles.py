@@ -20,6 +20,7 @@ NEEDS: dict[str, dict[str, Scope | None]] = {
     "query": {
         "accountStatement": Scope.READ,
         "anchorChains": Scope.READ,
+        "anchorConsistency": Scope.READ,
         "anchors": Scope.READ,
         "apiKeys": Scope.KEYS_WRITE,
         "asset": Scope.READ,
