@@ -1,6 +1,7 @@
 """The command line: what runs servers, writes the schema and handles keys; `operator_cli` adds the rest."""
 
 import asyncio
+import errno
 import os
 import secrets
 import socket
@@ -151,6 +152,15 @@ def _check_port(settings: Settings) -> None:
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise Fault(
+                    f"cannot listen on {settings.host} ({error.strerror}): HOST has to be an address of this machine"
+                ) from None
+            if error.errno == errno.EACCES:
+                raise Fault(
+                    f"cannot listen on port {settings.port} ({error.strerror}): choose one from 1024 on, such as "
+                    "`make run PORT=8123` (escrowgrid dev --port …)"
+                ) from None
             raise Fault(
                 f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): stop what uses the port, or "
                 f"choose another with `make run PORT={settings.port + 1}` (escrowgrid dev --port …)"

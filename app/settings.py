@@ -233,6 +233,10 @@ class Settings(ChainSettings, KeySettings):
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < 16:
             raise ValueError("ROOT_API_KEY needs at least 16 characters")
+        if value is not None and not (
+            value.get_secret_value().isascii() and value.get_secret_value().isprintable()
+        ):
+            raise ValueError("ROOT_API_KEY goes in a header: letters, digits and signs of ASCII only")
         return value
 
     @field_validator("oidc_issuer", "oidc_jwks_url")

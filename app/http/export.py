@@ -22,6 +22,7 @@ from app.http.live import now
 from app.http.running import Runner
 from app.http.tolls import Toll
 from app.http.wire import RefusedError, refusal
+from app.kit.ids import is_id
 from app.principal import Scope, lack_of
 
 PATH = "/audit.ndjson"
@@ -109,8 +110,13 @@ def _span(request: HTTPRequest, until: datetime) -> Span:
             400, "BAD_REQUEST", "the parameters are from, to and institution, each at most once"
         )
     start, end = (_moment(given.get(name), name) for name in ("from", "to"))
+    institution = given.get("institution")
+    if institution is not None and not is_id(institution, "inst"):
+        raise RefusedError(400, "BAD_REQUEST", "`institution`: that is not the id of an institution (inst_…)")
+    if start and end and start > end:
+        raise RefusedError(400, "BAD_REQUEST", "`from` comes after `to`")
     # What is asked for up to now is not chased while it grows.
-    return Span(start, end or until, given.get("institution"))
+    return Span(start, end or until, institution)
 
 
 def _moment(text: str | None, name: str) -> datetime | None:

@@ -158,6 +158,10 @@ def choose(lifecycle: Lifecycle, position: Position, intent: Intent) -> Transiti
         arrows = [arrow for arrow in arrows if arrow.portion is wanted]
     if len(arrows) == 1:
         return arrows[0]
+    if len(arrows) > 1:
+        stages = " or ".join(sorted(arrow.target for arrow in arrows))
+        words = f"from {position.stage} more than one move fits: say which by toStage: {stages}"
+        return Problem(ErrorCode.TRANSITION_NOT_ALLOWED, words, intent.named_by)
     offered = sorted({lifecycle.stages[arrow.target] for arrow in lifecycle.leaving(position.stage)})
     from_here = (
         f"from {position.stage} it can go to {', '.join(offered)}"

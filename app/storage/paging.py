@@ -6,12 +6,26 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Row, Select, Text, cast, func, literal, select, true, tuple_
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Row,
+    Select,
+    Text,
+    cast,
+    func,
+    literal,
+    select,
+    true,
+    tuple_,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.kit.canonical import EPOCH, micros
-from app.kit.cursor import BadCursor, seal, unseal
+from app.kit.cursor import CURSOR_LENGTH_MAX, BadCursor, seal, unseal
+from app.kit.text import BadText, check_text
 
 T = TypeVar("T")
 KEY = "_key"
@@ -148,13 +162,22 @@ def _beyond(order: Order, cursor: str, *, up: bool) -> ColumnElement[bool]:
 
 
 def _typed(column: ColumnElement[Any], value: str | int) -> Any:
-    if not isinstance(column.type, TIMESTAMP):
-        return value
-    if value == FOR_EVER:
-        return literal(INFINITY, column.type)
-    if not isinstance(value, int):
-        raise BadCursor("the cursor belongs to a list with another order")
-    return literal(EPOCH + timedelta(microseconds=value), column.type)
+    """A cursor's part as its column has it: whoever knows how cursors are made may put anything into one."""
+    try:
+        match column.type, value:
+            case TIMESTAMP(), str() if value == FOR_EVER:
+                return literal(INFINITY, column.type)
+            case TIMESTAMP(), int():
+                return literal(EPOCH + timedelta(microseconds=value), column.type)
+            case Text(), str():
+                return check_text(value, length_max=CURSOR_LENGTH_MAX, length_min=0)
+            case BigInteger(), int() if abs(value) < 2**63:
+                return value
+            case Integer(), int() if abs(value) < 2**31:
+                return value
+    except (BadText, OverflowError):
+        pass
+    raise BadCursor("the cursor belongs to a list with another order")
 
 
 def _cursor(order: Order, row: Row[Any]) -> str:

@@ -141,7 +141,7 @@ class Sender:
             return Outcome(error=str(error))
         except socket.gaierror as error:
             return Outcome(error=f"the name cannot be resolved: {error.strerror}")
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, OSError) as error:
             return Outcome(error=_words(f"{type(error).__name__}: {error}"))
 
 

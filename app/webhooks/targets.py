@@ -46,7 +46,9 @@ def check(url: str, *, private: bool) -> URL:
     try:
         check_text(url, length_max=URL_LENGTH_MAX)
         parts = URL(url)
-    except (BadText, InvalidURL) as error:
+        # What is sent spells the name as people do.
+        _ = parts.host
+    except (BadText, InvalidURL, UnicodeError) as error:
         raise BadTarget(f"that is no URL: {error}") from None
     if not (is_address(host_of(parts)) or NAME.fullmatch(host_of(parts))):
         raise BadTarget("write the whole URL, such as https://example.com/webhooks")

@@ -173,7 +173,17 @@ class TestByHttp:
 
     @pytest.mark.parametrize(
         "query",
-        ["from=yesterday", "to=2026-03-01", "from=2026-03-01T00:00:00", "format=csv", "from=a&from=b", "to="],
+        [
+            "from=yesterday",
+            "to=2026-03-01",
+            "from=2026-03-01T00:00:00",
+            "format=csv",
+            "from=a&from=b",
+            "to=",
+            "institution=%00",
+            "institution=x",
+            "from=2026-03-02T00:00:00Z&to=2026-03-01T00:00:00Z",
+        ],
     )
     async def test_parameters_are_checked(self, http: httpx.AsyncClient, query: str) -> None:
         answer = await http.get(f"/audit.ndjson?{query}", headers=self.by(ROOT_KEY))

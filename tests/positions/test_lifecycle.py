@@ -165,6 +165,15 @@ def test_a_stage_is_the_lifecycles_own_word_and_may_share_its_state_with_others(
     assert code(contradiction) is ErrorCode.TRANSITION_NOT_ALLOWED
 
 
+def test_a_state_that_several_moves_lead_to_asks_for_the_stage() -> None:
+    doubled = replace(
+        RENTAL, transitions=(*RENTAL.transitions, Transition(("lent",), "lent", Effect.RELEASE, Portion.PART))
+    )
+    found = decide(Intent(state=State.FUNDED), of=doubled, stage="lent")
+    assert isinstance(found, Problem)
+    assert "toStage: filled or lent" in found.message
+
+
 def test_a_release_needs_no_amount_where_there_is_only_the_whole() -> None:
     found = decide(Intent(effect=Effect.RELEASE), of=RENTAL, stage="lent")
     assert isinstance(found, Step)

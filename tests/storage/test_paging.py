@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.kit.cursor import BadCursor
+from app.kit.cursor import BadCursor, seal
 from app.personal.masters import GivenMasters
 from app.personal.service import Holders
 from app.positions import reads
@@ -214,3 +214,27 @@ async def test_what_never_expires_is_neither_early_nor_late(reading: AsyncConnec
             await reads.count_list(reading, OWNER, HOLDERS, (Condition("expires_at", operator, moment),))
             == count
         )  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("CREATED", ["x", "pos_1"]),
+        ("CREATED", [10**18, "pos_1"]),
+        ("CREATED", [1, 2]),
+        ("AMOUNT", [5, "pos_1"]),
+        ("AMOUNT", ["\0", "pos_1"]),
+        ("EXPIRES", ["never", "pos_1"]),
+        ("EXPIRES", [1, "\0"]),
+    ],
+)
+async def test_a_cursor_that_somebody_made_by_hand_is_a_bad_cursor(
+    reading: AsyncConnection, name: str, parts: list[str | int]
+) -> None:
+    order = reads.order(name, descending=False)
+    for request in (
+        PageRequest(5, after=seal(order.label, *parts)),
+        PageRequest(5, before=seal(order.label, *parts)),
+    ):
+        with pytest.raises(BadCursor):
+            await reads.fetch_list(reading, OWNER, HOLDERS, (), order, request)

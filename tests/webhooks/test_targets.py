@@ -119,6 +119,8 @@ def test_a_public_address_is_taken(address: str) -> None:
         "https://127\u30020\u30020\u30021/",
         "https://[64:ff9b::a00:1]/",
         *NUMERIC,
+        "https://xn--/",
+        "https://xn--a\u00e9.example/",
         "https://example.com/" + "x" * 2048,
     ],
 )
