@@ -3,6 +3,7 @@
 `python -m tests.docs.test_metrics_docs` writes it anew.
 """
 
+import re
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry
@@ -18,6 +19,10 @@ from tests.serving import ROOT
 OPERATIONS = ROOT / "docs" / "operations.md"
 BEGIN, END = "<!-- metrics -->\n", "\n<!-- /metrics -->"
 SUFFIXES = {"counter": "_total"}
+# Roles of the database and beginnings of names.
+APART = {"escrowgrid_api", "escrowgrid_writer", "escrowgrid_feed", "escrowgrid_anchor", "escrowgrid_chain"}
+# What only a server shows that anchors.
+CHAIN = set(re.findall(r'"(escrowgrid_[a-z_]+)"', (ROOT / "app" / "chain_vitals.py").read_text()))
 
 
 def found() -> Iterator[tuple[str, str, str]]:
@@ -55,3 +60,12 @@ def test_the_page_lists_every_metric() -> None:
 if __name__ == "__main__":
     before, _, after = written()
     OPERATIONS.write_text(f"{before}\n{table()}\n{after}")
+
+
+def test_every_metric_that_a_page_or_the_dashboard_names_is_one() -> None:
+    shown = {row.split("`")[1] for row in table().splitlines()[2:]}
+    parts = {"", "_bucket", "_count", "_sum"}
+    known = {name + part for name in shown for part in parts}
+    pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "docs" / "grafana.json"]
+    named = {name for page in pages for name in re.findall(r"\bescrowgrid_[a-z_]+[a-z]", page.read_text())}
+    assert named - known - CHAIN - APART == set()
