@@ -20,7 +20,14 @@ OPERATIONS = ROOT / "docs" / "operations.md"
 BEGIN, END = "<!-- metrics -->\n", "\n<!-- /metrics -->"
 SUFFIXES = {"counter": "_total"}
 # Roles of the database and beginnings of names.
-APART = {"escrowgrid_api", "escrowgrid_writer", "escrowgrid_feed", "escrowgrid_anchor", "escrowgrid_chain"}
+APART = {
+    "escrowgrid_owner",
+    "escrowgrid_api",
+    "escrowgrid_writer",
+    "escrowgrid_feed",
+    "escrowgrid_anchor",
+    "escrowgrid_chain",
+}
 # What only a server shows that anchors.
 CHAIN = set(re.findall(r'"(escrowgrid_[a-z_]+)"', (ROOT / "app" / "chain_vitals.py").read_text()))
 
