@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.principal import ALL_INSTITUTIONS
 from app.storage.database import Named, driver_of
+from app.storage.statements import fetched
 
 
 async def fetch_by_id(
@@ -22,5 +23,5 @@ async def fetch_by_id(
     statement = f"SELECT {columns} FROM {table.name} WHERE id = ANY($1::text[])"
     driver = await driver_of(connection)
     if scope == ALL_INSTITUTIONS:
-        return await driver.fetch(statement, ids)
-    return await driver.fetch(f"{statement} AND {owner} = $2", ids, scope)
+        return await fetched(connection, driver, statement, (ids,))
+    return await fetched(connection, driver, f"{statement} AND {owner} = $2", (ids, scope))

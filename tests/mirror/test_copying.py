@@ -306,9 +306,9 @@ async def test_its_lag_is_that_of_a_follower(
         async with services.database.pool(DatabaseRole.FEED).acquire() as driver:
             return await service.waiting(driver)
 
-    assert await waiting() == 0
+    before = await waiting()
     await factories.institution(services, "Another")
-    assert await waiting() > 0, "its institution, its audit"
+    assert await waiting() > before, "its institution, its audit"
     assert (await standing()).lag == 3
     async with pool.acquire() as driver, driver.transaction():
         await take_role(driver, DatabaseRole.WRITER, ())
