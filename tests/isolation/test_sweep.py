@@ -323,21 +323,17 @@ class Listening:
         self.slot = slot
         self.given = given
         self.told: list[str] = []
-        self.begun = asyncio.Event()
         self.task = asyncio.create_task(
             self._listen(pair, slot.document.replace("{{value}}", given), by, turns)
         )
 
     async def _listen(self, pair: Pair, document: str, by: Any, turns: asyncio.Semaphore) -> None:
         context = Context(pair.services, by, Request("req_of_the_sweep"))
-        try:
-            async with turns:
-                stream = await pair.schema.stream(document, context_value=context)
-                first = asyncio.ensure_future(anext(stream, None))
-                # Long enough to have told what is there, or to wait for what comes.
-                await asyncio.wait({first}, timeout=BEGINNING_SECONDS)
-        finally:
-            self.begun.set()
+        async with turns:
+            stream = await pair.schema.stream(document, context_value=context)
+            first = asyncio.ensure_future(anext(stream, None))
+            # Long enough to have told what is there, or to wait for what comes.
+            await asyncio.wait({first}, timeout=BEGINNING_SECONDS)
         try:
             async for result in _after(first, stream):
                 errors = [error.formatted for error in result.errors or ()]
@@ -383,8 +379,6 @@ async def test_live_streams_tell_nothing_of_what_is_theirs(
         for slot, twins in given
     ]
     tasks = [one.task for both in listening for one in both if one]
-    # On a busy machine some would be compared before they had their turn.
-    await asyncio.gather(*(one.begun.wait() for both in listening for one in both if one))
     # Those that begin with what is there have told it, and those that wait stand where they wait.
     await _quiet(tasks, [one for both in listening for one in both if one])
     await _act(pair, pair.theirs)
