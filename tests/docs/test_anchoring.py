@@ -20,7 +20,7 @@ from tests.serving import ROOT, Bookkeeper, Server, free_port, plain_environment
 
 BLOCKS = blocks(ROOT / "docs" / "anchoring.md")
 WAIT_SECONDS_MAX = 60
-PROOF = "query ($id: ID!) { ledgerEvent(id: $id) { proof { size } anchor { confirmations } } }"
+PROOF = "query ($id: ID!) { ledgerEvent(id: $id) { proof { size } anchor { state } } }"
 HEADS = "{ anchors(first: 2, where: {mode: {eq: ANCHOR}, state: {eq: FINAL}}) { edges { node { id } } } }"
 NEWEST = "{ ledgerEvents(last: 1) { edges { node { id } } } }"
 
@@ -49,7 +49,7 @@ def until_proven(server: Server, node: DevNode, event: str) -> None:
     while time.monotonic() < end:
         node.mine()
         told = server.ask(PROOF, {"id": event})["ledgerEvent"]
-        if told["proof"] is not None and (told["anchor"]["confirmations"] or 0) >= 3:
+        if told["proof"] is not None and told["anchor"]["state"] == "FINAL":
             return
         time.sleep(0.3)
     raise AssertionError("the event was not anchored in time")
