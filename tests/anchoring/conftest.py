@@ -169,21 +169,24 @@ def head(owner: asyncpg.Connection, chain: Chain) -> Callable[..., Awaitable[Hea
 Whole = Callable[..., Awaitable[int]]
 
 
+def anchored(deployed: Deployed, log: bytes) -> list[Any]:
+    """What the chain was told of the heads of one log."""
+    asked = {
+        "fromBlock": "0x0",
+        "toBlock": "latest",
+        "address": deployed.contract,
+        "topics": [ANCHORED, "0x" + log.hex()],
+    }
+    told: list[Any] = deployed.node.ask("eth_getLogs", asked)
+    return told
+
+
 @pytest.fixture
 def whole(owner: asyncpg.Connection, deployed: Deployed) -> Whole:
     """Asserts that the chain holds the ledger's heads, each once and without a gap; returns how many."""
 
     async def check(epoch: int = 1) -> int:
-        name = await log_of(owner, epoch)
-        told = deployed.node.ask(
-            "eth_getLogs",
-            {
-                "fromBlock": "0x0",
-                "toBlock": "latest",
-                "address": deployed.contract,
-                "topics": [ANCHORED, "0x" + name.hex()],
-            },
-        )
+        told = anchored(deployed, await log_of(owner, epoch))
         rows = await owner.fetch("SELECT hash FROM ledger_events ORDER BY global_sequence")
         tree, here = CompactRange(), 0
         hashes = []

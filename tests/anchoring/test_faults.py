@@ -299,8 +299,15 @@ async def test_a_rewritten_ledger_is_not_anchored_again(
     assert await head() == before
 
 
+# What a restore leaves in the ledger.
+BEGIN_EPOCH = """
+INSERT INTO epochs (epoch, scope, starts_after, reason, raised_at, nonce)
+VALUES (2, '*', $1, 'a test', now(), $2)
+"""
+
+
 async def test_a_restored_ledger_goes_on_as_another_log_and_says_so(
-    happen: Happen, settled: Settled, whole: Whole, anchors: Anchors, head: Any, deployed: Deployed,
+    happen: Happen, settled: Settled, anchors: Anchors, head: Any, deployed: Deployed,
     owner: asyncpg.Connection,
 ) -> None:  # fmt: skip
     await happen()
@@ -311,11 +318,7 @@ async def test_a_restored_ledger_goes_on_as_another_log_and_says_so(
     contract = Contract(deployed)
     lost = kept.size + 10
     await contract.call("anchor", before, kept.size, kept.root, lost, b"\x07" * 32)
-    await owner.execute(
-        "INSERT INTO epochs (epoch, scope, starts_after, reason, raised_at, nonce) "
-        "VALUES (2, '*', $1, 'a test', now(), '0a1b2c3d')",
-        kept.size,
-    )
+    await owner.execute(BEGIN_EPOCH, kept.size, "0a1b2c3d")
     await happen()
     await settled()
     begun = [row for row in await anchors() if row["mode"] == "BEGIN"]
@@ -329,7 +332,7 @@ async def test_a_restored_ledger_goes_on_as_another_log_and_says_so(
 
 
 async def test_two_restores_of_one_backup_are_two_logs(
-    happen: Happen, settled: Settled, whole: Whole, anchors: Anchors, head: Any, deployed: Deployed,
+    happen: Happen, settled: Settled, anchors: Anchors, head: Any, deployed: Deployed,
     owner: asyncpg.Connection,
 ) -> None:  # fmt: skip
     await happen()
@@ -342,12 +345,7 @@ async def test_two_restores_of_one_backup_are_two_logs(
         await owner.execute("ALTER TABLE epochs DISABLE TRIGGER append_only")
         await owner.execute("DELETE FROM epochs WHERE epoch = 2")
         await owner.execute("ALTER TABLE epochs ENABLE ALWAYS TRIGGER append_only")
-        await owner.execute(
-            "INSERT INTO epochs (epoch, scope, starts_after, reason, raised_at, nonce) "
-            "VALUES (2, '*', $1, 'a test', now(), $2)",
-            kept.size,
-            nonce,
-        )
+        await owner.execute(BEGIN_EPOCH, kept.size, nonce)
         await happen()
         await settled()
         there = await head(2)

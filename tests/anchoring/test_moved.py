@@ -17,12 +17,12 @@ from app.principal import root
 from app.settings import Settings
 from app.storage.database import Address
 from tests import factories
-from tests.anchoring.conftest import Deployed, log_of
+from tests.anchoring.conftest import Deployed, anchored, log_of
 from tests.anchoring.proxy import Proxy, swallow
 from tests.anchoring.test_records import place_on, recorded
 from tests.conftest import eventually
 from tests.mirror.conftest import another, promote, there
-from verify_proof import ANCHORED, check
+from verify_proof import check
 
 __all__ = ["another", "there"]
 
@@ -84,16 +84,7 @@ async def all_final(database: asyncpg.Connection, deployed: Deployed) -> None:
 
 async def heads(database: asyncpg.Connection, deployed: Deployed) -> list[tuple[int, int]]:
     """What the chain holds of the ledger's first log: each head and the one that it was anchored on."""
-    name = await log_of(database)
-    told = deployed.node.ask(
-        "eth_getLogs",
-        {
-            "fromBlock": "0x0",
-            "toBlock": "latest",
-            "address": deployed.contract,
-            "topics": [ANCHORED, "0x" + name.hex()],
-        },
-    )
+    told = anchored(deployed, await log_of(database))
     data = [bytes.fromhex(log["data"][2:]) for log in told]
     return [(int.from_bytes(one[:32], "big"), int.from_bytes(one[32:64], "big")) for one in data]
 
