@@ -63,7 +63,8 @@ class Settings(ChainSettings, KeySettings):
         None, description="postgresql://… of a second database that the ledger is copied to, the mirror"
     )
     bell_url: SecretStr | None = Field(
-        None, description="redis://, kafka:// or memory:// bell; default: LISTEN/NOTIFY of the database"
+        None,
+        description="redis://, kafka:// (with aiokafka) or memory:// bell; default: LISTEN/NOTIFY of the database",
     )
     root_api_key: SecretStr | None = Field(None, description="the root key, at least 16 characters")
 

@@ -187,8 +187,9 @@ class Bell:
     async def _live(self) -> None:
         pause = RECONNECT_PAUSE_SECONDS
         while True:
-            broadcast = self._make()
+            broadcast: Broadcast | None = None
             try:
+                broadcast = self._make()
                 await broadcast.connect()
                 async with broadcast.subscribe(CHANNEL) as subscriber:
                     pause = RECONNECT_PAUSE_SECONDS
@@ -200,8 +201,9 @@ class Bell:
             except Exception as error:  # noqa: BLE001 - backends raise what they like; any of it means: build anew
                 log.warning("the bell is rebuilt: %s: %s", type(error).__name__, error)
             finally:
-                with suppress(Exception):
-                    await broadcast.disconnect()
+                if broadcast is not None:
+                    with suppress(Exception):
+                        await broadcast.disconnect()
             self.rebuilt += 1
             # The last ring may have been lost with it.
             self._due.set()

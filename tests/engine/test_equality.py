@@ -62,7 +62,11 @@ async def test_generated_documents_are_answered_alike(both: Both, there: World, 
     seen: Counter[str] = Counter()
     asked: set[tuple[str, str]] = set()
     different: list[str] = []
-    for number in range(DOCUMENTS):
+    wanted = reachable(both.slow._schema) if DOCUMENTS >= FULL else set()
+    # Chance leaves out a rare field now and then: as many again may look for it.
+    for number in range(2 * DOCUMENTS):
+        if number >= DOCUMENTS and wanted <= asked:
+            break
         chance = random.Random(f"{SEED}:{number}")
         asker = chance.randrange(len(there.askers))
         without = frozenset() if asker < 2 else CHANGING
@@ -88,7 +92,7 @@ async def test_generated_documents_are_answered_alike(both: Both, there: World, 
     gc.collect()
     assert both.plans.fallbacks == 0
     if DOCUMENTS >= FULL:
-        missing = reachable(both.slow._schema) - asked
+        missing = wanted - asked
         assert not missing, f"nobody asked for {sorted(missing)}"
         assert min(seen.values()) > DOCUMENTS / 5, f"something of everything: {seen}"
         assert faults.read_directly > DOCUMENTS / 250

@@ -106,6 +106,30 @@ async def test_a_bell_that_does_not_hear_itself_is_built_anew_and_rings_again(ri
         assert bell.rebuilt == 1, "it hears itself now"
 
 
+async def test_a_bell_whose_driver_is_missing_is_told_and_tried_again(
+    ringing: Ringing, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = 0
+
+    def make() -> Broadcast:
+        nonlocal made
+        made += 1
+        if made < 3:
+            raise ModuleNotFoundError("No module named 'aiokafka'")
+        return Broadcast(backend=Echo())
+
+    async with ringing(Echo()):
+        bell = Bell(make, lambda: None, "me")
+        await bell.start()
+
+        async def there() -> bool:
+            return made == 3 and bell.rebuilt == 2
+
+        await eventually(there, seconds=3)
+        await bell.close()
+    assert "aiokafka" in caplog.text
+
+
 async def test_a_bell_that_cannot_be_reached_is_tried_again(ringing: Ringing) -> None:
     async with ringing(Broken(), Broken(), Broken(), Echo()) as (bell, woken):
 
