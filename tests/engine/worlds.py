@@ -46,11 +46,12 @@ ENDPOINT = (
 
 @dataclass(frozen=True, repr=False)
 class World:
-    """Who asks, and what there is to ask for."""
+    """Who asks, what there is to ask for, and what two of them were told of it when nothing had been asked yet."""
 
     services: Services
     askers: Sequence[Principal]
     known: Known
+    said: str
 
 
 class _Parsed(SchemaExtension):
@@ -204,7 +205,7 @@ async def filled(services: Services) -> World:
         times=[*_some(TIME.findall(said), 10), "2020-01-01T00:00:00Z"],
     )
     await services.recorder.flush()
-    return World(services, askers, known)
+    return World(services, askers, known, said)
 
 
 def _some(found: Sequence[str], most: int) -> list[str]:
