@@ -13,6 +13,7 @@ from app.context import Services
 from app.engine.masking import Schema
 from app.errors import ErrorCode, Refusal
 from app.ledger.writer import Answer
+from app.ledger.writer.batch import LOCK_NAMES, _lock_number
 from app.main import Parts, assemble
 from app.positions.lifecycle import Intent
 from app.positions.model import Position, State
@@ -238,6 +239,33 @@ async def test_after_the_deadline_nothing_but_expiry_is_accepted_even_before_the
     payload = await desk.accepted("expirePosition", id=position.id)
     assert payload["position"]["state"] == "EXPIRED"
     assert payload["event"]["evidence"]["deadlinePassed"] is True
+
+
+async def test_a_deadline_that_passes_while_a_command_waits_for_its_locks_has_passed(
+    desk: Desk, now: Now, owner: asyncpg.Connection, owner_url: str
+) -> None:
+    position = await desk.position(state=State.FUNDED, expires_at=now.ahead(60))
+    opening = await factories.opening(desk.services, desk.place.asset, idempotency_key="held")
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+
+    async def waits() -> bool:
+        return bool(await owner.fetchval(waiting))
+
+    other = await asyncpg.connect(owner_url)
+    async with other.transaction():
+        await other.execute(LOCK_NAMES, sorted(map(_lock_number, opening.names())))
+        both = [
+            asyncio.create_task(desk.services.writer.submit(command))
+            for command in (opening, factories.move(desk.services, position, release("1.00")))
+        ]
+        await eventually(waits, seconds=5)
+        now.advance(60)
+    await other.close()
+    opened, released = await asyncio.gather(*both, return_exceptions=True)
+    assert isinstance(opened, Answer), opened
+    assert isinstance(released, Refusal), released
+    assert released.code == ErrorCode.POSITION_EXPIRED
+    assert await owner.fetchval("SELECT version FROM positions WHERE id = $1", position.id) == 2
 
 
 async def test_until_the_deadline_everything_is_accepted(desk: Desk, now: Now) -> None:

@@ -3,9 +3,9 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from app.errors import ErrorCode, Problem
+from app.kit.clock import Clock
 from app.kit.ids import Ids
 from app.ledger import sealed, spelling
 from app.ledger.append import Prepared, append, prepare
@@ -75,7 +75,7 @@ async def run(
     subject: Subject,
     holders: Holders,
     ids: Ids,
-    now: datetime,
+    clock: Clock,
     *,
     wait: bool,
 ) -> Batch:
@@ -83,8 +83,9 @@ async def run(
     commands = [command for submission in submissions for command in submission.commands]
     await _lock_names(connection, commands)
     batch = Batch()
-    view = View(now)
-    ready = await _lock_rows(connection, submissions, subject, view, batch, wait=wait)
+    rows, ready = await _lock_rows(connection, submissions, subject, batch, wait=wait)
+    # Looked at after the locks, which may have been waited for: a deadline that passed meanwhile has passed.
+    view = View(clock(), rows)
     # Read in statements after the locks: a lock and the facts it protects must not share a snapshot.
     used = await _used(connection, subject, holders, commands)
     facts = sorted({fact for command in commands for fact in command.facts(view)}, key=repr)
@@ -112,16 +113,15 @@ async def _lock_rows(
     connection: Driver,
     submissions: Sequence[Submission],
     subject: Subject,
-    view: View,
     batch: Batch,
     *,
     wait: bool,
-) -> list[Submission]:
+) -> tuple[dict[str, Row], list[Submission]]:
     wanted = sorted({row for item in submissions for command in item.commands for row in command.rows()})
     if not wanted:
-        return list(submissions)
-    view.rows.update(await subject.lock(connection, wanted, wait=wait))
-    absent = [row for row in wanted if row not in view.rows]
+        return {}, list(submissions)
+    rows = dict(await subject.lock(connection, wanted, wait=wait))
+    absent = [row for row in wanted if row not in rows]
     held = await subject.existing(connection, absent) if absent and not wait else frozenset()
     ready: list[Submission] = []
     for submission in submissions:
@@ -132,7 +132,7 @@ async def _lock_rows(
             ready.append(submission)
         else:
             batch.blocked.append((blocking, submission))
-    return ready
+    return rows, ready
 
 
 def _decide(

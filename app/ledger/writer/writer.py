@@ -205,7 +205,7 @@ class Writer:
                 await connection.execute(f"SET LOCAL lock_timeout = {int(ROW_WAIT_SECONDS * 1000)}")
             with following(connection, span):
                 batch = await batches.run(
-                    connection, submissions, self._subject, self._holders, self._ids, self._clock(), wait=wait
+                    connection, submissions, self._subject, self._holders, self._ids, self._clock, wait=wait
                 )
             # From here on its commit may happen, whatever is heard of it.
             for submission, outcome in batch.outcomes.items():
