@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from app import onchain_cli, operator_cli
 from app.faults import Fault, guarded, settings_of
+from app.interrupts import Interrupts
 from app.settings import Settings, StoreBackend
 from app.storage.provide import provide
 
@@ -32,8 +33,6 @@ def main() -> None:
 @click.option("--chain", is_flag=True, help="Anchor on a development chain of its own, gone at exit.")
 def dev(*, memory: bool, port: int | None, host: str | None, no_demo: bool, chain: bool) -> None:
     """Everything in one process: database, demo data, GraphiQL."""
-    from app.dev import run
-
     changes: dict[str, object] = {}
     if memory:
         changes["store_backend"] = StoreBackend.MEMORY
@@ -41,7 +40,14 @@ def dev(*, memory: bool, port: int | None, host: str | None, no_demo: bool, chai
     _check_port(settings)
     own = settings.root_api_key is not None
     settings = settings.model_copy(update={"root_api_key": SecretStr(_root_key(settings, keep=not memory))})
-    guarded(lambda: run(settings, demo=not no_demo, chain=chain, tell_key=not own))
+
+    def work() -> None:
+        with Interrupts() as interrupts:
+            from app.dev import run
+
+            run(settings, interrupts, demo=not no_demo, chain=chain, tell_key=not own)
+
+    guarded(work)
 
 
 @main.command()
@@ -50,11 +56,16 @@ def dev(*, memory: bool, port: int | None, host: str | None, no_demo: bool, chai
 @click.option("--host", default=None, help="Address to listen on (default 127.0.0.1).")
 def serve(*, workers: int, port: int | None, host: str | None) -> None:
     """Serve the database that the settings name."""
-    from app.dev import serve as run
-
     settings = settings_of(port=port, host=host)
     _check_port(settings)
-    guarded(lambda: run(settings, workers))
+
+    def work() -> None:
+        with Interrupts() as interrupts:
+            from app.dev import serve as run
+
+            run(settings, interrupts, workers)
+
+    guarded(work)
 
 
 @main.command()

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import click
 from starlette.applications import Starlette
@@ -15,12 +16,15 @@ from app.demo.story import Story
 from app.errors import Invalid
 from app.http import server
 from app.http.graphiql import DevelopmentKey
+from app.interrupts import Interrupts
 from app.main import create_app
 from app.settings import Settings, StoreBackend
 from app.storage.provide import provide, reach
 
 
-def run(settings: Settings, *, demo: bool, tell_key: bool, chain: bool = False) -> None:
+def run(
+    settings: Settings, interrupts: Interrupts, *, demo: bool, tell_key: bool, chain: bool = False
+) -> None:
     """`escrowgrid dev`: until Ctrl-C; nothing is left running."""
     _log(settings)
     assert settings.root_api_key is not None, "dev always has a root key"
@@ -28,16 +32,17 @@ def run(settings: Settings, *, demo: bool, tell_key: bool, chain: bool = False) 
     with provide(settings) as address, _chain(settings, wanted=chain) as whole:
         reach(address)
         app = create_app(whole, address, development_keys=[key], beside=Story().play if demo else None)
-        _serve(app, whole, lambda: _greet(whole, key if tell_key else None, demo=demo, chain=chain))
+        greet = partial(_greet, whole, key if tell_key else None, demo=demo, chain=chain)
+        _serve(app, whole, interrupts, greet)
 
 
-def serve(settings: Settings, workers: int) -> None:
+def serve(settings: Settings, interrupts: Interrupts, workers: int) -> None:
     """`escrowgrid serve`: the store that the settings name, in one or several processes."""
     _log(settings)
     with provide(settings) as address:
         reach(address)
         if workers == 1:
-            _serve(create_app(settings, address), settings)
+            _serve(create_app(settings, address), settings, interrupts)
             return
         # Each worker reads its settings from the environment, as the application of app/asgi.py does.
         os.environ |= {
@@ -46,6 +51,7 @@ def serve(settings: Settings, workers: int) -> None:
             "DATABASE_DIRECT_URL": address.direct_url,
         }
         config = server.config("app.asgi:app", settings, workers=workers)
+        interrupts.check()
         Multiprocess(config, sockets=[config.bind_socket()]).run()
 
 
@@ -63,9 +69,12 @@ def _chain(settings: Settings, *, wanted: bool) -> Iterator[Settings]:
         yield settings.model_copy(update=chain)
 
 
-def _serve(app: Starlette, settings: Settings, started: Callable[[], None] = lambda: None) -> None:
+def _serve(
+    app: Starlette, settings: Settings, interrupts: Interrupts, started: Callable[[], None] = lambda: None
+) -> None:
     config = server.config(app, settings)
     serving = server.Server(config, started)
+    interrupts.check()
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(serving.serve())
     if not serving.started:
