@@ -11,6 +11,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_beside_a_flood_p99_stays_within_twice_its_quiet_value(site: Site, row: Row) -> None:
     tally = row("flooding", "comparisons")
     await flooding(tally, Limit(1), site)
