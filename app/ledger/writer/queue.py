@@ -11,9 +11,9 @@ from app.ledger.writer.contract import Answer, Command
 
 Outcome = list[Answer] | Problem
 
-# While several institutions are at work a batch takes few commands of each, so that it is over soon: who comes meanwhile
-# waits for the batch under way and for its own. Measured beside a flood, for a p99 of 9 to 13 ms without: of 256 commands
-# some 180 ms, of 32 36 to 39 ms, of 12 21 to 26 ms, for which the flood moves 1,500 instead of 2,300 a second.
+# While several institutions are at work a batch takes few commands of each, so that it is over soon: who comes
+# meanwhile waits for the batch under way and for its own. Measured beside a flood, for a p99 of 9 to 13 ms without: of
+# 256 commands some 180 ms, of 32 36 to 39 ms, of 12 21 to 26 ms, where the flood moves 1,500 and not 2,300 a second.
 AT_WORK_SECONDS = 1.0
 SHARE_MAX = 12
 NOBODY: Counter[str] = Counter()
