@@ -14,7 +14,7 @@ from benchmarks.machine import Row, median
 from benchmarks.server import ROOT_KEY, Served, serving
 from benchmarks.writes import CREATE, load
 
-POSITIONS = 400
+POSITIONS = 1_000
 CONNECTIONS = 16
 WAIT_SECONDS_MAX = 120
 SUMMARY = (
@@ -62,6 +62,7 @@ async def measured(servers: Mapping[str, Served], runs: int) -> list[Row]:
             await root.close()
             clients = [await Client(served.port, secret).open() for _ in range(CONNECTIONS)]
             terms = {"assetId": asset, "holderReference": "BENCH", "currency": "USD", "amount": "100000.00"}
+            cpu = served.cpu_seconds
             tally, seconds = await load(clients, [(CREATE, {**terms})] * POSITIONS)
             ordered = sorted(tally.latencies)
             found[name].append(
@@ -69,6 +70,7 @@ async def measured(servers: Mapping[str, Served], runs: int) -> list[Row]:
                     "per_second": POSITIONS / seconds,
                     "p50_ms": ordered[len(ordered) // 2] * 1000,
                     "p99_ms": ordered[int(len(ordered) * 0.99)] * 1000,
+                    "cpu_us": (served.cpu_seconds - cpu) / POSITIONS * 1e6,
                 }
             )
             errors[name] += tally.errors

@@ -22,4 +22,4 @@ def anchoring(
     assert chain_id is not None, "the settings are whole"
     chain = Chain(url.get_secret_value(), contract, settings.chain_request_seconds)
     rounds = Rounds(database, chain, signer_from(settings), settings, clock, ids, tell)
-    return Anchoring(database, chain_id, rounds, clock)
+    return Anchoring(database, chain_id, settings.chain_batch_seconds, rounds, clock)

@@ -12,6 +12,10 @@ from app.ledger.model import Event
 from app.storage.database import Database, DatabaseRole
 
 TEMPLATES_MAX = 10_000
+# Of what an event waits to be anchored with others, so much until the tree grows over it; half a second at most. Pages
+# taken every 50 ms cost the mutations beside them 10 % more of the CPU; of half a second, nothing that can be measured.
+GATHER_SHARE = 0.1
+GATHER_SECONDS_MAX = 0.5
 
 
 class Anchoring(Follower):
@@ -19,7 +23,10 @@ class Anchoring(Follower):
 
     name = "anchoring"
 
-    def __init__(self, database: Database, chain_id: int, rounds: Rounds, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, chain_id: int, batch_seconds: float, rounds: Rounds, clock: Clock
+    ) -> None:
+        self.gather_seconds = min(batch_seconds * GATHER_SHARE, GATHER_SECONDS_MAX)
         self._database = database
         self._chain_id = chain_id
         self._rounds = rounds

@@ -23,8 +23,6 @@ ATTEMPTS_MAX = 5
 PAUSE_SECONDS = 0.2
 PAUSE_SECONDS_MAX = 30.0
 REASON_LENGTH_MAX = 1_000
-# What comes within so long is taken together: each page costs a commit, beside those of the writer.
-GATHER_SECONDS = 0.05
 
 REGISTER = """
 INSERT INTO followers (name, cursor, token, updated_at)
@@ -75,6 +73,8 @@ class Follower(ABC):
     name: str
     # Whether a new follower starts at the end of the ledger rather than its beginning.
     from_end: bool = False
+    # What comes within so long is taken together: each page costs commits, beside those of the writer.
+    gather_seconds: float = 0.05
 
     @abstractmethod
     async def follow(self, events: Sequence[Event], lease: Lease) -> None:
@@ -183,7 +183,7 @@ class Runner:
             if events:
                 await self._take(events, lease)
                 if len(events) < self._settings.tail_page_size:
-                    await asyncio.sleep(GATHER_SECONDS)
+                    await asyncio.sleep(self._follower.gather_seconds)
             else:
                 await self._follower.idle(lease)
                 idle_seconds = self._settings.lease_seconds / 3
@@ -191,7 +191,7 @@ class Runner:
             if loop.time() < due:
                 continue
             if await self._lead() != lease:
-                raise LeadLost("another process leads now")
+                raise LeadLost("its lease ran out, or another process leads now")
             await self._retry_parked(lease)
             due, paused = loop.time() + tick, await self._read_state(mended_by=lease)
 
