@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from pydantic import SecretStr
 
@@ -23,6 +23,7 @@ ROOT_KEY = "root-key-of-the-benchmarks"
 # One database may be filled by one process and served by another: both open what is sealed.
 PERSONAL_KEY = "5e" * 32
 START_SECONDS_MAX = 60
+BATCH_SIZES = "escrowgrid_writer_batch_size"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,15 @@ class Served:
         """What the server process (not the database) has used."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def batches(self) -> tuple[float, float]:
+        """How many commands its writer has written so far, in how many batches."""
+        asked = Request(
+            f"http://127.0.0.1:{self.port}/metrics", headers={"Authorization": f"Bearer {ROOT_KEY}"}
+        )
+        with urlopen(asked, timeout=5) as answer:
+            lines = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line)
+        return float(lines[f"{BATCH_SIZES}_sum"]), float(lines[f"{BATCH_SIZES}_count"])
 
     @property
     def memory_bytes(self) -> int:

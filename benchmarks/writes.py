@@ -29,6 +29,7 @@ LIST = (
 )
 POSITIONS = 1_500
 LIST_SIZE = 100
+LIST_ROUNDS = 3
 NAIVE_POSITIONS = 500
 
 Job = tuple[str, dict[str, Any]]
@@ -86,9 +87,12 @@ async def measured(served: Served, address: Address, runs: int) -> list[Row]:
 
         async def step(name: str, connections: int, jobs: list[Job], each: int = 1) -> list[Any]:
             nonlocal errors
-            count, cpu = len(jobs) * each, served.cpu_seconds
+            count, (commands, batches), cpu = len(jobs) * each, served.batches(), served.cpu_seconds
             tally, seconds = await load(clients[:connections], jobs)
-            found.setdefault(name, []).append(figures(served, count, tally, seconds, cpu))
+            told = figures(served, count, tally, seconds, cpu)
+            written = served.batches()
+            told["batch"] = round((written[0] - commands) / (written[1] - batches), 1)
+            found.setdefault(name, []).append(told)
             errors += tally.errors
             return tally.answers
 
@@ -96,10 +100,12 @@ async def measured(served: Served, address: Address, runs: int) -> list[Row]:
         viewer = (await clients[0].ask("{ viewer { institution { id } } }"))["viewer"]
         for client in clients:
             await client.close()
-        direct = await sql.transitions(
-            address.owner_url or address.url, viewer["institution"]["id"], ids, LIST_SIZE, 2
+        lists = found["transition_batch"][-1]
+        # In batches as large as those that the lists of the server were written in.
+        size, url = round(lists["batch"]), address.owner_url or address.url
+        lists["sql_per_second"] = round(
+            await sql.transitions(url, viewer["institution"]["id"], ids, size, LIST_ROUNDS), 1
         )
-        found["transition_batch"][-1]["sql_per_second"] = round(direct, 1)
         with node.naive(address.owner_url or address.url) as naive:
             found.setdefault("transition_naive", []).append(await _naive(naive))
     await root.close()
@@ -142,7 +148,7 @@ async def _steps(step: Callable[..., Awaitable[list[Any]]], asset: str) -> list[
     await step("transition_single_1", 1, release[:300])
     items = [{"id": id, "toState": "PARTIALLY_RELEASED", "amount": "1.00"} for id in ids]
     lists = [(LIST, {"items": items[at : at + LIST_SIZE]}) for at in range(0, len(items), LIST_SIZE)]
-    await step("transition_batch", 8, lists * 3, LIST_SIZE)
+    await step("transition_batch", 8, lists * LIST_ROUNDS, LIST_SIZE)
     return ids
 
 
