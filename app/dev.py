@@ -74,6 +74,7 @@ def _serve(
 ) -> None:
     config = server.config(app, settings)
     serving = server.Server(config, started)
+    server.settle_memory()
     interrupts.check()
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(serving.serve())
