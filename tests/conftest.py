@@ -24,6 +24,7 @@ from app.storage import embedded
 from app.storage.database import Address, Database
 from app.storage.migrate import grant, migrate
 from app.storage.provide import with_database, with_login
+from tests.office import Office
 
 TEMPLATE = "escrowgrid_template"
 LOGIN = "escrowgrid_test"
@@ -228,3 +229,9 @@ def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
                 reporter.write_line(text)
 
     return say
+
+
+@pytest.fixture
+def office(services: Services, owner: asyncpg.Connection) -> Office:
+    """An institution to work for, and its transactions."""
+    return Office(services, owner)

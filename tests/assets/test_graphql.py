@@ -9,6 +9,7 @@ from sqlalchemy import event
 
 from app.institutions.model import Region, Vertical
 from app.principal import Role, Scope
+from tests.office import principal_of
 
 CREATE_TEMPLATE = """
 mutation ($input: CreateAssetTemplateInput!) {
@@ -43,11 +44,11 @@ async def here(office):
 
 
 @pytest.fixture
-def ask(run, here, as_key):
+def ask(run, here):
     """Runs a document as a key of the institution; errors at the top level fail."""
 
     async def asked(document, variables=None, role=Role.ADMIN):
-        answer = await run(document, variables, principal=as_key(here, role))
+        answer = await run(document, variables, principal=principal_of(here, role))
         assert answer.errors == []
         return answer.data
 
@@ -225,10 +226,10 @@ async def test_an_id_that_cannot_be_one_is_simply_not_there(ask, text):
     assert await ask("query ($id: ID!) { asset(id: $id) { id } }", {"id": text}) == {"asset": None}
 
 
-async def test_another_institution_sees_and_uses_nothing(ask, run, office, as_key):
+async def test_another_institution_sees_and_uses_nothing(ask, run, office):
     template = await template_made(ask)
     asset = await asset_made(ask, template)
-    stranger = as_key(await office.institution())
+    stranger = principal_of(await office.institution())
     document = """
     query ($template: ID!, $asset: ID!, $there: ID!) {
       assetTemplate(id: $template) { id }
@@ -255,8 +256,8 @@ async def test_another_institution_sees_and_uses_nothing(ask, run, office, as_ke
 
 
 @pytest.mark.parametrize("role", [role for role in Role if role is not Role.ROOT])
-async def test_each_role_makes_what_it_may(run, office, here, as_key, role):
-    key = as_key(here, role)
+async def test_each_role_makes_what_it_may(run, office, here, role):
+    key = principal_of(here, role)
     before = await office.counts()
     for document, scope, variables in (
         (CREATE_TEMPLATE, Scope.TEMPLATES_WRITE, {"input": TOWER}),
@@ -292,12 +293,14 @@ async def test_root_sees_all_and_orders_by_name_within_one(run, office, here, as
     assert answer.data == {"assetTemplates": {"totalCount": 1}}
 
 
-async def test_a_cursor_of_another_order_is_refused(ask, run, here, as_key):
+async def test_a_cursor_of_another_order_is_refused(ask, run, here):
     template = await template_made(ask)
     await asset_made(ask, template)
     data = await ask("{ assets { pageInfo { endCursor } } }")
     document = "query ($after: String) { assets(after: $after, orderBy: {field: LABEL, direction: ASC}) { totalCount } }"
-    answer = await run(document, {"after": data["assets"]["pageInfo"]["endCursor"]}, principal=as_key(here))
+    answer = await run(
+        document, {"after": data["assets"]["pageInfo"]["endCursor"]}, principal=principal_of(here)
+    )
     assert answer.codes == ["CURSOR_INVALID"]
 
 

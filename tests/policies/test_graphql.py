@@ -5,6 +5,7 @@ import pytest_asyncio
 
 from app.institutions.model import Region
 from app.principal import Role, Scope
+from tests.office import principal_of
 
 SET = """
 mutation ($input: SetPolicyInput!) {
@@ -23,9 +24,9 @@ async def here(office):
 
 
 @pytest.fixture
-def ask(run, here, as_key):
+def ask(run, here):
     async def asked(document, variables=None, role=Role.ADMIN):
-        answer = await run(document, variables, principal=as_key(here, role))
+        answer = await run(document, variables, principal=principal_of(here, role))
         assert answer.errors == []
         return answer.data
 
@@ -108,9 +109,9 @@ async def test_lists_and_histories_tell_what_holds_and_what_held(ask):
     assert data["odd"] is None
 
 
-async def test_another_institution_sees_nothing(ask, run, office, as_key):
+async def test_another_institution_sees_nothing(ask, run, office):
     policy = await made(ask)
-    stranger = as_key(await office.institution())
+    stranger = principal_of(await office.institution())
     answer = await run(
         "query ($id: ID!) { policy(id: $id) { id } policies { totalCount } }",
         {"id": policy["id"]},
@@ -120,8 +121,8 @@ async def test_another_institution_sees_nothing(ask, run, office, as_key):
 
 
 @pytest.mark.parametrize("role", [role for role in Role if role is not Role.ROOT])
-async def test_only_who_may_sets_a_policy(run, office, here, as_key, role):
-    key = as_key(here, role)
+async def test_only_who_may_sets_a_policy(run, office, here, role):
+    key = principal_of(here, role)
     before = (await office.counts())["policies"]
     answer = await run(SET, {"input": INPUT}, principal=key)
     if key.may(Scope.POLICIES_WRITE):

@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import asyncpg
-import pytest
 
 from app.audit.service import Work
 from app.context import Services
@@ -51,14 +50,3 @@ class Office:
 
 def principal_of(institution: Institution, role: Role = Role.ADMIN) -> Principal:
     return Principal("key_test", "test", role, institution.id, ROLE_SCOPES[role])
-
-
-@pytest.fixture
-def office(services: Services, owner: asyncpg.Connection) -> Office:
-    return Office(services, owner)
-
-
-@pytest.fixture
-def as_key():
-    """A principal of an institution: `as_key(institution, Role.OPERATOR)`."""
-    return principal_of
