@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from app import schema
 from app.context import Context, Request, Services
 from app.engine.masking import Schema
+from app.http.server import settle_memory
 from app.main import assemble
 from app.positions import service
 from app.positions.lifecycle import Intent
@@ -60,6 +61,8 @@ async def _measured(settings: Settings, address: object, runs: int) -> list[Row]
     core.extensions = core.extensions[:-1]
     async with parts.running():
         await filled(parts.services)
+        # As a server does it, for both.
+        settle_memory()
         times: dict[str, list[float]] = {"plans": [], "core": []}
         for _ in range(runs):
             answers = []
