@@ -72,56 +72,63 @@ TYPENAMES = {"balancesAfter": "Balances", "actor": "Actor", "postings": "Posting
 # Of a position as it is: all of its history.
 VERSION_MAX = 2**31 - 1
 
-Shaper = Callable[[Sequence[Any]], Any]
+Column = Callable[[Sequence[Any]], list[Any]]
 
 
 class Shape:
-    """The SQL columns that a selection needs, and how a row of them becomes a node."""
+    """The SQL columns that a selection needs, and how rows of them become nodes."""
 
     def __init__(self, wanted: tuple[Wanted, ...]) -> None:
         # Behind the event's number in the order of its reader.
         self.columns: list[str] = []
-        self.flat = all(not item.below and item.field != "__typename" for item in wanted)
-        self.keys = tuple(item.key for item in wanted)
-        self._makers = [self._maker(item) for item in wanted]
+        self._keys = tuple(item.key for item in wanted)
+        self._columns = [self._column(item) for item in wanted]
 
-    def node(self, row: Sequence[Any]) -> dict[str, Any]:
-        """The node that a row (its columns in order, the parent after them) makes."""
-        if self.flat:
-            return dict(zip(self.keys, row[1:], strict=False))
-        return dict(zip(self.keys, [make(row) for make in self._makers], strict=True))
+    def nodes(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        """The nodes that rows (their columns in order) make: a column at a time, so that nothing is called per row."""
+        return _dicts(self._keys, [column(rows) for column in self._columns], len(rows))
 
-    def _column(self, spelled: str) -> int:
+    def _place(self, spelled: str) -> Column:
         self.columns.append(f"{spelled} AS c{len(self.columns) + 1}")
-        return len(self.columns)
+        read = itemgetter(len(self.columns))
+        return lambda rows: list(map(read, rows))
 
-    def _maker(self, item: Wanted) -> Shaper:
+    def _column(self, item: Wanted) -> Column:
         if item.field == "__typename":
-            return lambda _row: "LedgerEvent"
+            return _same("LedgerEvent")
         if item.field == "postings":
             return self._postings(item)
         if item.field in NESTED:
             return self._nested(item)
-        place = self._column(SPELLED[item.field])
-        return lambda row: row[place]
+        return self._place(SPELLED[item.field])
 
-    def _nested(self, item: Wanted) -> Shaper:
+    def _nested(self, item: Wanted) -> Column:
         spelled, typename = NESTED[item.field], TYPENAMES[item.field]
         keys = tuple(below.key for below in item.below)
-        places = [None if b.field == "__typename" else self._column(spelled[b.field]) for b in item.below]
-        return lambda row: {
-            key: typename if place is None else row[place] for key, place in zip(keys, places, strict=True)
-        }
+        columns = [
+            _same(typename) if below.field == "__typename" else self._place(spelled[below.field])
+            for below in item.below
+        ]
+        return lambda rows: _dicts(keys, [column(rows) for column in columns], len(rows))
 
-    def _postings(self, item: Wanted) -> Shaper:
-        place, typename = self._column("postings::text"), TYPENAMES["postings"]
+    def _postings(self, item: Wanted) -> Column:
+        texts, typename = self._place("postings::text"), TYPENAMES["postings"]
         parts = [(below.key, POSTING.get(below.field)) for below in item.below]
+        return lambda rows: [
+            [{key: typename if at is None else leg[at] for key, at in parts} for leg in orjson.loads(text)]
+            for text in texts(rows)
+        ]
 
-        def shape(row: Sequence[Any]) -> list[dict[str, Any]]:
-            legs = orjson.loads(row[place])
-            return [{key: typename if at is None else leg[at] for key, at in parts} for leg in legs]
 
-        return shape
+def _same(value: str) -> Column:
+    return lambda rows: [value] * len(rows)
+
+
+def _dicts(keys: tuple[str, ...], columns: Sequence[Sequence[Any]], size: int) -> list[dict[str, Any]]:
+    """A dict for each row of the columns."""
+    if not keys:
+        return [{} for _ in range(size)]
+    return [dict(zip(keys, values, strict=False)) for values in zip(*columns, strict=True)]
 
 
 class PositionEvents(Direct):
@@ -152,13 +159,10 @@ class PositionEvents(Direct):
         sql = connection.sql(scope, request, direction)
         async with context.reading() as reading:
             rows = await fetched(reading, await driver_of(reading), sql, values)
-        found: dict[tuple[str, int], list[Any]] = {
-            parent: list(group) for parent, group in itertools.groupby(rows, key=itemgetter("parent", "upto"))
-        }
         spell = context.services.tail.epochs.cursor
-        return [
-            connection.answer(found.get(parent, []), request, lambda n: spell(scope, n)) for parent in parents
-        ]
+        answers = connection.answers(rows, len(ids), request, lambda number: spell(scope, number))
+        told = dict(zip(zip(ids, versions, strict=True), answers, strict=True))
+        return [told[parent] for parent in parents]
 
 
 class _Connection:
@@ -176,28 +180,47 @@ class _Connection:
         columns = ", ".join([f"{number} AS c0", *self._shape.columns])
         down = (direction is OrderDirection.DESC) != request.backward
         return (
-            f"SELECT e.*, p.id AS parent, p.upto FROM unnest($1::text[], $2::int[]) AS p (id, upto) "
+            "SELECT e.*, p.place FROM unnest($1::text[], $2::int[]) WITH ORDINALITY AS p (id, upto, place) "
             f"CROSS JOIN LATERAL (SELECT {columns} FROM ledger_events "
             f"WHERE position_id = p.id AND position_version <= p.upto {tenant}"
             f"ORDER BY position_version {'DESC' if down else 'ASC'} LIMIT $3) AS e"
         )
 
-    def answer(self, rows: list[Any], request: PageRequest, cursor: Callable[[int], str]) -> dict[str, Any]:
-        """The connection that a parent's rows make."""
-        more, backward = len(rows) > request.size, request.backward
-        kept = rows[: request.size]
-        if backward:
-            kept.reverse()
+    def answers(
+        self, rows: Sequence[Any], parents: int, request: PageRequest, cursor: Callable[[int], str]
+    ) -> list[dict[str, Any]]:
+        """The connection of each parent; each row ends with the number of its parent, from 1."""
+        pages: list[list[Any]] = [[] for _ in range(parents)]
+        for place, group in itertools.groupby(rows, key=itemgetter(len(self._shape.columns) + 1)):
+            pages[place - 1] += group
+        has_more = [len(page) > request.size for page in pages]
+        pages = [page[: request.size] for page in pages]
+        if request.backward:
+            pages = [page[::-1] for page in pages]
+        nodes = iter(self._shape.nodes([row for page in pages for row in page]))
+        return [
+            self._answer(page, list(itertools.islice(nodes, len(page))), request, more, cursor)
+            for page, more in zip(pages, has_more, strict=True)
+        ]
+
+    def _answer(
+        self,
+        rows: Sequence[Any],
+        nodes: Sequence[dict[str, Any]],
+        request: PageRequest,
+        more: bool,  # noqa: FBT001 - of this page
+        cursor: Callable[[int], str],
+    ) -> dict[str, Any]:
         told: dict[str, Any] = {}
         for item in self._wanted:
             if item.field == "edges":
-                told[item.key] = self._edges(item, kept, cursor)
+                told[item.key] = self._edges(item, rows, nodes, cursor)
             elif item.field == "pageInfo":
                 info = {
-                    "hasNextPage": more and not backward,
-                    "hasPreviousPage": more and backward,
-                    "startCursor": cursor(kept[0]["c0"]) if kept else None,
-                    "endCursor": cursor(kept[-1]["c0"]) if kept else None,
+                    "hasNextPage": more and not request.backward,
+                    "hasPreviousPage": more and request.backward,
+                    "startCursor": cursor(rows[0][0]) if rows else None,
+                    "endCursor": cursor(rows[-1][0]) if rows else None,
                     "__typename": "PageInfo",
                 }
                 told[item.key] = {below.key: info[below.field] for below in item.below}
@@ -205,24 +228,19 @@ class _Connection:
                 told[item.key] = "LedgerEventConnection"
         return told
 
+    @staticmethod
     def _edges(
-        self, edges: Wanted, rows: Sequence[Any], cursor: Callable[[int], str]
+        edges: Wanted, rows: Sequence[Any], nodes: Sequence[dict[str, Any]], cursor: Callable[[int], str]
     ) -> list[dict[str, Any]]:
-        if [item.field for item in edges.below] == ["node"]:
-            key, node = edges.below[0].key, self._shape.node
-            return [{key: node(row)} for row in rows]
-        return [self._edge(edges, row, cursor) for row in rows]
-
-    def _edge(self, edges: Wanted, row: Any, cursor: Callable[[int], str]) -> dict[str, Any]:
-        edge: dict[str, Any] = {}
+        columns: list[Sequence[Any]] = []
         for item in edges.below:
             if item.field == "node":
-                edge[item.key] = self._shape.node(row)
+                columns.append(nodes)
             elif item.field == "cursor":
-                edge[item.key] = cursor(row["c0"])
+                columns.append([cursor(row[0]) for row in rows])
             else:
-                edge[item.key] = "LedgerEventEdge"
-        return edge
+                columns.append(["LedgerEventEdge"] * len(rows))
+        return _dicts(tuple(item.key for item in edges.below), columns, len(rows))
 
 
 @lru_cache(maxsize=256)
