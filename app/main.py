@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 
 from app import fittings, schema, vitals
 from app.anchoring.news import News
-from app.assets.service import AssetCache
+from app.assets.cache import AssetCache
 from app.audit.recorder import Recorder
 from app.audit.watch import Watch
 from app.audit.worker import Sealer

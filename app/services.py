@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from app.anchoring.news import News
-from app.assets.service import AssetCache
+from app.assets.cache import AssetCache
 from app.audit.recorder import Recorder
 from app.audit.watch import Watch
 from app.kit.clock import Clock

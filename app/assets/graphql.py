@@ -16,7 +16,7 @@ from app.assets.inputs import (
     order_of,
     tests,
 )
-from app.assets.types import Asset, AssetTemplate, asset_by_id, template_by_id
+from app.assets.types import Asset, AssetTemplate, asset_by_id, asset_of, template_by_id
 from app.audit.model import Action
 from app.context import Context, Info, may, only_institution
 from app.engine.connection import After, Before, Connection, First, Last, connection
@@ -25,7 +25,7 @@ from app.engine.roles import Scope
 from app.errors import NotFound
 from app.kit.canonical import Json
 
-__all__ = ["Asset", "AssetTemplate", "Mutation", "Query", "asset_by_id", "node", "template_by_id"]
+__all__ = ["Asset", "AssetTemplate", "Mutation", "Query", "asset_by_id", "asset_of", "node", "template_by_id"]
 
 _ERRORS = "Why it was refused; empty when it was done."
 _WHERE = "Only rows that pass every test."

@@ -1,9 +1,7 @@
 """Makes templates and assets, and reads them; a cache tells what an asset's template says."""
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
 
 from app.assets import store
 from app.assets.codes import CODES, TemplateCode
@@ -28,18 +26,13 @@ from app.audit.model import Action
 from app.audit.service import Work
 from app.errors import Invalid, NotFound
 from app.institutions import service as institutions
-from app.kit.canonical import Json, canonical_json
+from app.kit.canonical import Json
 from app.kit.ids import is_id
-from app.principal import ALL_INSTITUTIONS
 from app.storage.conditions import Condition
-from app.storage.database import Database
 from app.storage.paging import Page, PageRequest
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
-
-ASSETS_CACHED_MAX = 10_000
-METADATA_CACHED_MAX = 32 * 1024 * 1024
 
 Pair = tuple[Asset, AssetTemplate]
 
@@ -238,55 +231,3 @@ async def count_assets_each(
     template_ids = [template_id for _, template_id in templates]
     found = await store.count_assets_each(connection, scope, institution_ids, template_ids, conditions)
     return {template: found[template[1]] for template in templates}
-
-
-class AssetCache:
-    """What assets are and what their templates say, kept in this process: neither ever changes.
-
-    Bounded by the number of assets and by the size of their metadata; the least used go first.
-    """
-
-    def __init__(
-        self, *, assets_max: int = ASSETS_CACHED_MAX, metadata_max: int = METADATA_CACHED_MAX
-    ) -> None:
-        self._assets_max = assets_max
-        self._metadata_max = metadata_max
-        self._metadata_size = 0
-        self._pairs: OrderedDict[str, tuple[Pair, int]] = OrderedDict()
-        # One template serves many assets and may be large: it is kept once, as long as one of them is.
-        self._templates: WeakValueDictionary[str, AssetTemplate] = WeakValueDictionary()
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    async def get(self, database: Database, scope: str, asset_id: str) -> Pair | None:
-        """The asset and its template; None when `scope` sees no such asset."""
-        return (await self.get_each(database, scope, [asset_id])).get(asset_id)
-
-    async def get_each(self, database: Database, scope: str, asset_ids: Sequence[str]) -> Mapping[str, Pair]:
-        """The same for many assets, with one transaction for all that are not known yet."""
-        # The scope is asked each time: what is kept was read for others, too.
-        kept = {key: self._pairs[key][0] for key in asset_ids if key in self._pairs}
-        found = {
-            key: pair for key, pair in kept.items() if scope in (ALL_INSTITUTIONS, pair[1].institution_id)
-        }
-        missing = [key for key in dict.fromkeys(asset_ids) if key not in found]
-        if missing:
-            async with database.reading(scope) as connection:
-                read = await fetch_terms_each(connection, scope, missing)
-            for asset, template in read.values():
-                found[asset.id] = (asset, self._templates.setdefault(template.id, template))
-        for key, pair in found.items():
-            self._keep(key, pair)
-        return found
-
-    def _keep(self, key: str, pair: Pair) -> None:
-        if key in self._pairs:
-            self._pairs.move_to_end(key)
-            return
-        size = len(canonical_json(pair[0].metadata))
-        self._pairs[key] = (pair, size)
-        self._metadata_size += size
-        while len(self._pairs) > self._assets_max or self._metadata_size > self._metadata_max:
-            _, (_, freed) = self._pairs.popitem(last=False)
-            self._metadata_size -= freed

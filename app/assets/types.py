@@ -188,11 +188,11 @@ class Asset(Node):
 
     @strawberry.field(
         description="The version of the template it was made from.",
-        metadata={LOADED: Loaded("app.assets.types:template_by_id", "template_id")},
+        metadata={LOADED: Loaded("app.assets.types:template_of", "template_id")},
     )
     async def template(self, info: Info) -> AssetTemplate:
         """Loaded with those of the whole level."""
-        found: AssetTemplate = await info.context.load(template_by_id, str(self.template_id))
+        found: AssetTemplate = await info.context.load(template_of, str(self.template_id))
         return found
 
 
@@ -208,6 +208,20 @@ async def asset_by_id(context: Context, keys: Sequence[str]) -> Mapping[str, Ass
     async with context.reading() as reading:
         found = await service.assets_by_id(reading, context.scope, keys)
     return {key: Asset.of(model) for key, model in found.items()}
+
+
+async def asset_of(context: Context, keys: Sequence[str]) -> Mapping[str, Asset]:
+    """Assets that something of one level is of: those that this process knows are not read again."""
+    found = await context.services.assets.read_each(context.reading, context.scope, keys)
+    return {key: Asset.of(asset) for key, (asset, _template) in found.items()}
+
+
+async def template_of(context: Context, keys: Sequence[str]) -> Mapping[str, AssetTemplate]:
+    """Templates that something of one level is of, likewise."""
+    known = context.services.assets.templates(context.scope, keys)
+    found = {key: AssetTemplate.of(model) for key, model in known.items()}
+    missing = [key for key in keys if key not in found]
+    return {**found, **await template_by_id(context, missing)} if missing else found
 
 
 async def assets_by_template(

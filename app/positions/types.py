@@ -183,13 +183,13 @@ class Position(Node):
 
     @strawberry.field(
         description="The asset it is held on.",
-        metadata={LOADED: Loaded("app.assets.graphql:asset_by_id", "asset_id")},
+        metadata={LOADED: Loaded("app.assets.graphql:asset_of", "asset_id")},
     )
     async def asset(self, info: Info) -> Annotated["Asset", strawberry.lazy("app.assets.graphql")] | None:
         """What it is held on."""
-        from app.assets.graphql import asset_by_id
+        from app.assets.graphql import asset_of
 
-        found: Asset | None = await info.context.load(asset_by_id, self.model.asset_id)
+        found: Asset | None = await info.context.load(asset_of, self.model.asset_id)
         return found
 
     @strawberry.field(description="The lifecycle it moves through.")

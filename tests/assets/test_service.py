@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 
 from app.assets import service
+from app.assets.cache import AssetCache
 from app.assets.model import TemplateDraft
 from app.errors import Conflict, ErrorCode, Invalid, NotFound, Refusal
 from app.institutions.model import Region, Vertical
@@ -198,7 +199,7 @@ async def test_the_cache_asks_once_and_keeps_tenants_apart(office):
     here, there = await office.institution(), await office.institution()
     template = await make_template(office, here)
     asset, other = await make_asset(office, here, template), await make_asset(office, here, template, "B")
-    cache, database = service.AssetCache(), Opened(office.services.database)
+    cache, database = AssetCache(), Opened(office.services.database)
     assert await cache.get(database, here.id, asset.id) == (asset, template)
     assert await cache.get(database, here.id, asset.id) == (asset, template)
     assert await cache.get(database, ALL_INSTITUTIONS, asset.id) == (asset, template)
@@ -216,10 +217,10 @@ async def test_the_cache_is_bounded(office):
     template = await make_template(office, here)
     assets = [await make_asset(office, here, template, str(n), {"note": "x" * 100}) for n in range(4)]
     database = office.services.database
-    few = service.AssetCache(assets_max=2)
+    few = AssetCache(assets_max=2)
     for asset in assets:
         assert (await few.get(database, here.id, asset.id))[0] == asset
     assert len(few) == 2
-    light = service.AssetCache(metadata_max=250)
+    light = AssetCache(metadata_max=250)
     await light.get_each(database, here.id, [asset.id for asset in assets])
     assert len(light) == 2
