@@ -109,6 +109,9 @@ async def _changes(
             if passes(model, event, tests):
                 told = LedgerEvent.of(event, context)
                 yield PositionChange(cursor=cursor, position=Position.of(model), event=told, heartbeat=False)
+            else:
+                # Nothing is told that would end the reading: the next event may be hours away.
+                await context.renew()
 
 
 async def _initial(context: Context, tests: Conditions) -> tuple[str, list[PositionModel]]:

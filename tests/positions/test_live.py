@@ -10,7 +10,7 @@ from app.context import Request, Services
 from app.positions.model import State
 from app.principal import Role
 from tests import factories
-from tests.conftest import Live, Run
+from tests.conftest import Live, Run, eventually
 from tests.factories import FUND, release
 from tests.positions.conftest import Desk
 
@@ -93,6 +93,31 @@ async def test_a_position_is_told_as_it_is_and_then_once_for_every_version_none_
     assert [message["position"]["closedAt"] is None for message in messages] == [True] * 4 + [False]
     updated = [message["position"]["updatedAt"] for message in messages]
     assert updated == sorted(updated)
+
+
+async def test_a_stream_that_waits_for_what_passes_holds_no_connection(desk: Desk, live: Live) -> None:
+    """Else as many streams as there are connections would have everybody wait."""
+    position = await desk.position()
+    variables = {"where": {"id": {"eq": position.id}, "state": {"eq": "RELEASED"}}}
+    async with live(MANY, variables, principal=desk.place.admin) as results:
+        following = asyncio.ensure_future(anext(results))
+        await asyncio.sleep(0.1)
+        await desk.services.writer.submit(factories.move(desk.services, position, FUND))
+
+        async def read() -> bool:
+            return desk.services.tail.position == await desk.owner.fetchval(
+                "SELECT global_sequence FROM ledger_head"
+            )
+
+        await eventually(read)
+        await asyncio.sleep(0.2)
+        held = (
+            "FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
+        )
+        assert await desk.owner.fetchval(f"SELECT count(*) {held}") == 0
+        assert not following.done()
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
 
 
 async def test_a_stream_resumes_after_every_message_also_after_the_first_picture(
