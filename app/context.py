@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import strawberry
@@ -253,18 +253,16 @@ class Context:
 Info = StrawberryInfo[Context, None]
 
 
-def may(scope: Scope) -> type[BasePermission]:
-    """The permission class of a field that needs `scope`."""
-    return _PERMISSIONS[scope]
+@cache
+def may(*scopes: Scope) -> type[BasePermission]:
+    """The permission class of a field that needs one of `scopes`."""
 
-
-def _permission(scope: Scope) -> type[BasePermission]:
     class May(BasePermission):
-        message = lack_of(scope)
+        message = lack_of(*scopes)
 
         def has_permission(self, source: Any, info: strawberry.Info, **kwargs: Any) -> bool:
             context: Context = info.context
-            allowed = context.principal.may(scope)
+            allowed = any(map(context.principal.may, scopes))
             if info.path.prev is None:
                 context.root_field = info.field_name
             if not allowed:
@@ -274,11 +272,8 @@ def _permission(scope: Scope) -> type[BasePermission]:
         def on_unauthorized(self) -> None:
             raise Forbidden(self.message)
 
-    May.__name__ = f"May_{scope.name}"
+    May.__name__ = "_or_".join(["May", *(scope.name for scope in scopes)])
     return May
-
-
-_PERMISSIONS = {scope: _permission(scope) for scope in Scope}
 
 
 def _institution(institution_id: str | None) -> str | None:

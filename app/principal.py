@@ -30,9 +30,9 @@ class Scope(StrEnum):
     INSTITUTIONS_WRITE = "institutions:write"
 
 
-def lack_of(scope: Scope) -> str:
-    """What somebody without `scope` is told; the API knows scopes by these names."""
-    return f"this key may not do that: it needs the scope {scope.name}"
+def lack_of(*scopes: Scope) -> str:
+    """What somebody without any of `scopes` is told; the API knows scopes by these names."""
+    return f"this key may not do that: it needs the scope {' or '.join(scope.name for scope in scopes)}"
 
 
 _ADMIN = frozenset(Scope) - {Scope.INSTITUTIONS_WRITE}

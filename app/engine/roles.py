@@ -21,7 +21,7 @@ describe(
     "One thing that a role may do; a key can be narrowed to some of them.",
     {
         Scope.READ: "Read institutions, assets, positions, policies and the ledger.",
-        Scope.AUDIT_READ: "Read the audit.",
+        Scope.AUDIT_READ: "Read the audit, and which keys there are.",
         Scope.POSITIONS_MOVE: "Open positions and move them through their lifecycle.",
         Scope.ASSETS_WRITE: "Register assets.",
         Scope.TEMPLATES_WRITE: "Make asset templates.",

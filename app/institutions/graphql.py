@@ -23,7 +23,7 @@ from app.institutions.inputs import (
     RevokeApiKeyInput,
     RotateApiKeyInput,
 )
-from app.institutions.types import ApiKey, Institution, Viewer, institution_by_id, node
+from app.institutions.types import READS_KEYS, ApiKey, Institution, Viewer, institution_by_id, node
 from app.ledger.bell import Topic
 
 # Other slices name these as of here.
@@ -134,8 +134,9 @@ class Query:
         return connection(page, Institution.of, count)
 
     @strawberry.field(
-        permission_classes=[may(Scope.KEYS_WRITE)],
-        description="Keys: those of all institutions for root, else of your own. Never their secrets.",
+        permission_classes=[may(*READS_KEYS)],
+        description="Keys: those of all institutions for root, else of your own. Never their secrets. Needs KEYS_WRITE "
+        "or AUDIT_READ.",
     )
     async def api_keys(
         self,

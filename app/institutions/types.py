@@ -14,6 +14,9 @@ from app.institutions.model import Region, Vertical
 from app.principal import Principal
 from app.storage.paging import Page, PageRequest
 
+# Those who manage keys, and those who read all that there is of an institution.
+READS_KEYS = (Scope.KEYS_WRITE, Scope.AUDIT_READ)
+
 
 @strawberry.type(description="A key of an institution. Its secret is told once, when it is made or rotated.")
 class ApiKey(Node):
@@ -99,8 +102,8 @@ class Institution(Node):
         )
 
     @strawberry.field(
-        permission_classes=[may(Scope.KEYS_WRITE)],
-        description="Its keys, the newest first; needs KEYS_WRITE.",
+        permission_classes=[may(*READS_KEYS)],
+        description="Its keys, the newest first; needs KEYS_WRITE or AUDIT_READ.",
     )
     async def api_keys(
         self, info: Info, first: First = None, after: After = None, last: Last = None, before: Before = None
@@ -185,7 +188,7 @@ async def node(context: Context, id: str) -> Institution | ApiKey | None:
     if id.startswith("inst_"):
         institution: Institution | None = await context.load(institution_by_id, id)
         return institution
-    if not context.principal.may(Scope.KEYS_WRITE):
+    if not any(map(context.principal.may, READS_KEYS)):
         return None
     key: ApiKey | None = await context.load(key_by_id, id)
     return key

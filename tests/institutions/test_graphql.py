@@ -267,8 +267,34 @@ async def test_another_institution_is_null(ask: Ask, opened: Opened, keyed: Keye
     assert fine(await ask(ONE, {"id": bank.id}, key=mine.secret)) == own
 
 
-@pytest.mark.parametrize("role", [Role.OPERATOR, Role.READ_ONLY, Role.AUDITOR])
-async def test_keys_are_shown_only_to_those_who_manage_them(
+async def test_an_auditor_sees_every_key_but_no_secret_and_changes_none(
+    services: Services, ask: Ask, opened: Opened, keyed: Keyed, rows: Counted
+) -> None:
+    bank, other = await opened(), await opened()
+    made = [await keyed(bank.id, role) for role in (Role.ADMIN, Role.OPERATOR, Role.AUDITOR)]
+    foreign, auditor = await keyed(other.id), made[-1]
+    shown = await ask(
+        "{ apiKeys { totalCount edges { node { id label role scopes prefix lastUsedAt revokedAt } } } }",
+        key=auditor.secret,
+    )
+    ids = [edge["node"]["id"] for edge in fine(shown)["apiKeys"]["edges"]]
+    assert ids == [one.key.id for one in reversed(made)]
+    assert not [one for one in made if one.secret in str(shown.data)]
+    nested = fine(await ask(LISTS, key=auditor.secret))["institutions"]["edges"][0]["node"]["apiKeys"]
+    assert nested is not None
+    by_id = "query ($id: ID!) { node(id: $id) { id } }"
+    assert fine(await ask(by_id, {"id": made[0].key.id}, key=auditor.secret))["node"] is not None
+    assert fine(await ask(by_id, {"id": foreign.key.id}, key=auditor.secret))["node"] is None
+    given = {"label": "x", "role": "READ_ONLY"}
+    assert code_of(await ask(CREATE_KEY, {"input": given}, key=auditor.secret)) == "FORBIDDEN"
+    for key in (made[0], auditor):
+        assert code_of(await ask(REVOKE_KEY, {"id": key.key.id}, key=auditor.secret)) == "FORBIDDEN"
+    assert await rows("api_keys") == 4
+    assert await rows("api_keys WHERE revoked_at IS NOT NULL") == 0
+
+
+@pytest.mark.parametrize("role", [Role.OPERATOR, Role.READ_ONLY])
+async def test_keys_are_shown_only_to_those_who_manage_or_audit_them(
     services: Services, ask: Ask, opened: Opened, keyed: Keyed, rows: Counted, role: Role
 ) -> None:
     made = await keyed((await opened()).id, role)
