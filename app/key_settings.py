@@ -1,4 +1,4 @@
-"""The settings of keys: what signs checkpoints, and what seals secrets and personal values."""
+"""The settings of keys: what signs checkpoints, what seals secrets and personal values, how long API keys may last."""
 
 import re
 from collections.abc import Mapping
@@ -30,6 +30,12 @@ def former_keys(text: str) -> Mapping[bytes, datetime]:
 class KeySettings(BaseSettings):
     """A part of the settings."""
 
+    oidc_key_days_max: float = Field(
+        90.0,
+        ge=0,
+        le=36_500,
+        description="how many days after the end of a token a key may last that was made or rotated with it",
+    )
     checkpoint_key: SecretStr | None = Field(
         None,
         description="Ed25519 seed (64 hex digits) that signs checkpoints; default: a key file in DATA_DIR",

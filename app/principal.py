@@ -58,6 +58,8 @@ class Principal:
     scopes: frozenset[Scope]
     # From when on it asks no more: the end of its token or key; None for never.
     expires_at: datetime | None = None
+    # The latest that a key which it makes or rotates may end; None for never.
+    keys_end_by: datetime | None = None
 
     def may(self, scope: Scope) -> bool:
         """Whether this principal's role and scopes allow it."""

@@ -22,7 +22,7 @@ describe(
         "idempotency key.",
         ErrorCode.POLICY_REFUSED: "The institution's policy for this region says no; the message says why.",
         ErrorCode.TEMPLATE_REFUSED: "The template of the asset says no; the message says why.",
-        ErrorCode.ROLE_REFUSED: "The role or the scopes of this key do not reach that far.",
+        ErrorCode.ROLE_REFUSED: "The role, the scopes or the time of this key do not reach that far.",
         ErrorCode.BATCH_REFUSED: "Another item of an atomic list was refused, so none of it was done.",
     },
 )

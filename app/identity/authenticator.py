@@ -66,6 +66,7 @@ def _tokens(database: Database, settings: Settings, clock: Clock) -> Tokens | No
         role_claim=settings.oidc_role_claim,
         root_role=settings.oidc_root_role,
         skew=timedelta(seconds=settings.oidc_clock_skew_seconds),
+        keys_last=timedelta(days=settings.oidc_key_days_max),
     )
     pace = Pace(
         settings.oidc_jwks_seconds, settings.oidc_jwks_again_seconds, settings.oidc_jwks_stale_seconds

@@ -19,7 +19,8 @@ SUBJECT_LENGTH_MAX = 255
 KEY_ID_LENGTH_MAX = 255
 # Actors of ours are called `root`, `clerk` or by their key's id: no provider can name one of those.
 ACTOR_START = "oidc:"
-YEARS_MAX = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
+LAST = datetime(9999, 1, 1, tzinfo=UTC)
+YEARS_MAX = LAST.timestamp()
 
 # The claims that make a principal may lie deeper, as a JSON pointer says: /realm_access/roles.
 POINTER_START = "/"
@@ -48,6 +49,8 @@ class Rules:
     role_claim: str
     root_role: str | None
     skew: timedelta
+    # For so long after a token's end the keys last that were made with it, at most.
+    keys_last: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,8 @@ def bearer(claims: Mapping[str, Json], rules: Rules) -> Bearer:
     role = _role(claims, rules)
     institution_id = None if role is Role.ROOT else _institution(claims, rules)
     actor = ACTOR_START + _subject(claims)
-    principal = Principal(actor, "", role, institution_id, ROLE_SCOPES[role], ends)
+    keys_end_by = min(ends, LAST - rules.keys_last) + rules.keys_last
+    principal = Principal(actor, "", role, institution_id, ROLE_SCOPES[role], ends, keys_end_by)
     return Bearer(principal, max(issued, begins), ends)
 
 

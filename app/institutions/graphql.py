@@ -221,7 +221,8 @@ class Mutation:
         permission_classes=[may(Scope.KEYS_WRITE)],
         description="Give a key another secret, which is in the answer, this once. Until the overlap ends the secret "
         "before opens the same: put the new one in place, watch `previousLastUsedAt`, and nobody is locked out. A key "
-        "has at most two secrets: rotating it again ends the older one. You need every scope that the key has.",
+        "has at most two secrets: rotating it again ends the older one. You need every scope that the key has, and "
+        "to last as long.",
     )
     async def rotate_api_key(
         self,

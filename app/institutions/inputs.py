@@ -168,7 +168,9 @@ class CreateApiKeyInput:
         "You can only give what you have yourself.",
     )
     expires_at: datetime | None = strawberry.field(
-        default=None, description="From when on it opens nothing; never when absent."
+        default=None,
+        description="From when on it opens nothing; never when absent. Whoever asks with a key that ends, or with a "
+        "token, can only make keys that end.",
     )
     institution_id: strawberry.ID | None = strawberry.field(
         default=None,

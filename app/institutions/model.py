@@ -84,7 +84,8 @@ class ApiKey:
     @property
     def principal(self) -> Principal:
         """Who asks with this key."""
-        return Principal(self.id, self.label, self.role, self.institution_id, self.allowed, self.expires_at)
+        ends = self.expires_at
+        return Principal(self.id, self.label, self.role, self.institution_id, self.allowed, ends, ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,9 @@ class Held:
         """Who asks with that secret: with the one before, not for longer than it lasts."""
         asks = self.key.principal
         ends = [end for end in (asks.expires_at, self.key.previous_ends_at) if end is not None]
-        return replace(asks, expires_at=min(ends)) if self.previous and ends else asks
+        if not self.previous or not ends:
+            return asks
+        return replace(asks, expires_at=min(ends), keys_end_by=min(ends))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +165,7 @@ def new_institution(
 def new_key(
     key_id: str, institution_id: str, draft: KeyDraft, *, secret: str, actor: Principal, now: datetime
 ) -> ApiKey:
-    """A well-formed key; raises `Invalid` otherwise, and `Refused` when it could do more than its maker."""
+    """A well-formed key; raises `Invalid` otherwise, and `Refused` when it can do more than its maker, or longer."""
     _text(draft.label, LABEL_LENGTH_MAX, "label")
     if draft.role is Role.ROOT:
         raise Invalid("a key is ADMIN, OPERATOR, READ_ONLY or AUDITOR", "role")
@@ -170,6 +173,9 @@ def new_key(
     _check_reach(actor, scopes, "scopes")
     if draft.expires_at is not None and draft.expires_at <= now:
         raise Invalid("the key would have expired already", "expiresAt")
+    if (latest := _outlived(actor, draft.expires_at)) is not None:
+        words = f"you can make no key that lasts longer than {latest}: name an expiresAt by then"
+        raise Refused(ErrorCode.ROLE_REFUSED, words, "expiresAt")
     return ApiKey(
         id=key_id,
         institution_id=institution_id,
@@ -188,13 +194,16 @@ def new_key(
 def overlap_end(key: ApiKey, overlap_seconds: int, *, actor: Principal, now: datetime) -> datetime | None:
     """Until when the secret in force opens what it opens, once another one is in force; None: no longer.
 
-    Raises `Refused` when the key can do more than who asks: its new secret would be theirs.
+    Raises `Refused` when the key can do more than who asks, or for longer: its new secret would be theirs.
     """
     if not 0 <= overlap_seconds <= OVERLAP_SECONDS_MAX:
         raise Invalid(f"overlapSeconds is between 0 and {OVERLAP_SECONDS_MAX}", "overlapSeconds")
     if not key.usable(now):
         raise Invalid("the key is revoked or has expired: make a new one", "id")
     _check_reach(actor, key.allowed, "id")
+    if (latest := _outlived(actor, key.expires_at)) is not None:
+        words = f"you can rotate no key that lasts longer than {latest}: its new secret would be yours"
+        raise Refused(ErrorCode.ROLE_REFUSED, words, "id")
     return now + timedelta(seconds=overlap_seconds) if overlap_seconds else None
 
 
@@ -226,6 +235,12 @@ def _check_reach(actor: Principal, scopes: Collection[Scope], name: str) -> None
     if not actor.scopes.issuperset(scopes):
         missing = ", ".join(sorted(scope.name for scope in set(scopes) - actor.scopes))
         raise Refused(ErrorCode.ROLE_REFUSED, f"you cannot give what you do not have: {missing}", name)
+
+
+def _outlived(actor: Principal, ends: datetime | None) -> str | None:
+    """Where the actor's keys have to end by, when one that ends then would outlive that; None when it would not."""
+    latest = actor.keys_end_by
+    return None if latest is None or (ends is not None and ends <= latest) else latest.isoformat()
 
 
 def _in_order(scopes: Collection[Scope]) -> tuple[Scope, ...]:

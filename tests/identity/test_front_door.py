@@ -5,6 +5,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -26,6 +27,11 @@ from tests.conftest import eventually
 from .provider import Provider, SigningKey, forged
 
 ENDED_WITHIN_SECONDS = 2.0
+MAKE = """
+mutation {
+  createApiKey(input: {label: "x", role: READ_ONLY%s}) { secret userErrors { code field } }
+}
+"""
 
 
 @pytest.fixture
@@ -182,3 +188,21 @@ async def test_an_event_stream_ends_with_its_token(
     assert ends <= time.time() <= ends + ENDED_WITHIN_SECONDS
     assert text.count("UNAUTHENTICATED") == 1
     assert text.endswith("event: complete\ndata: \n\n")
+
+
+async def test_a_token_makes_no_key_that_never_ends(
+    url: str, provider: Provider, institution: Institution, owner: asyncpg.Connection, settings: Settings
+) -> None:
+    ends = datetime.fromtimestamp(int(time.time()) + 60, UTC)
+    token = provider.token(institution_id=institution.id, role="admin", exp=int(ends.timestamp()))
+    latest = ends + timedelta(days=settings.oidc_key_days_max)
+    for expiry in ("", f', expiresAt: "{(latest + timedelta(seconds=1)).isoformat()}"'):
+        answer = (await post(url, token, MAKE % expiry)).json()["data"]["createApiKey"]
+        assert [error["code"] for error in answer["userErrors"]] == ["ROLE_REFUSED"]
+        assert answer["secret"] is None
+    assert await owner.fetchval("SELECT count(*) FROM api_keys") == 0
+    made = (await post(url, token, MAKE % f', expiresAt: "{latest.isoformat()}"')).json()["data"][
+        "createApiKey"
+    ]
+    assert made["secret"]
+    assert (await post(url, made["secret"])).json()["data"]["viewer"]["role"] == "READ_ONLY"

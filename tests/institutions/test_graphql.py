@@ -1,6 +1,7 @@
 """Institutions and keys through the schema: who may do what, what a refusal leaves behind."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from app.context import Services
 from app.institutions.graphql import CreateApiKeyPayload
 from app.institutions.model import Institution
+from app.kit.clock import system_clock
 from app.principal import Role, Scope, root
 
 from .conftest import Ask, Counted, Keyed, Opened
@@ -291,6 +293,30 @@ async def test_an_auditor_sees_every_key_but_no_secret_and_changes_none(
         assert code_of(await ask(REVOKE_KEY, {"id": key.key.id}, key=auditor.secret)) == "FORBIDDEN"
     assert await rows("api_keys") == 4
     assert await rows("api_keys WHERE revoked_at IS NOT NULL") == 0
+
+
+async def test_a_key_that_ends_makes_none_that_lasts_longer(
+    services: Services, ask: Ask, opened: Opened, keyed: Keyed, rows: Counted
+) -> None:
+    """Or whoever finds it could stay for ever."""
+    bank = await opened()
+    ends = system_clock().replace(microsecond=0) + timedelta(hours=1)
+    brief = await keyed(bank.id, Role.ADMIN, expires_at=ends)
+    for later in (None, (ends + timedelta(seconds=1)).isoformat()):
+        given = {"label": "x", "role": "READ_ONLY", "expiresAt": later}
+        answer = fine(await ask(CREATE_KEY, {"input": given}, key=brief.secret))["createApiKey"]
+        assert refused(answer) == ("ROLE_REFUSED", "expiresAt")
+        assert ends.isoformat() in answer["userErrors"][0]["message"]
+    assert await rows("api_keys") == 1
+    await services.recorder.flush()
+    told = f"code = 'ROLE_REFUSED' AND actor_id = '{brief.key.id}' AND payload->>'field' = 'expiresAt'"
+    assert await rows(f"{FAILED} AND {told}") == 2
+    for by in (ends.isoformat(), (ends - timedelta(minutes=1)).isoformat()):
+        given = {"label": "x", "role": "READ_ONLY", "expiresAt": by}
+        made = fine(await ask(CREATE_KEY, {"input": given}, key=brief.secret))["createApiKey"]
+        assert made["userErrors"] == []
+        assert made["secret"]
+    assert await rows("api_keys") == 3
 
 
 @pytest.mark.parametrize("role", [Role.OPERATOR, Role.READ_ONLY])

@@ -69,7 +69,7 @@ async def test_both_secrets_open_the_same_until_the_overlap_ends(
     assert new is not None
     assert new.expires_at is None
     assert old.expires_at is not None, "so that its live streams end in time"
-    assert replace(old, expires_at=None) == new
+    assert replace(old, expires_at=None, keys_end_by=None) == new
     await asyncio.sleep(2.1)
     assert await parts.authenticator.authenticate(key.secret) is None
     assert await parts.authenticator.authenticate(secret) == new
@@ -183,6 +183,38 @@ async def test_a_narrow_key_cannot_make_itself_a_wider_one(
     await services.recorder.flush()
     assert await rows(f"{FAILED} AND code = 'ROLE_REFUSED' AND actor_id = '{narrow.key.id}'") == 1
     assert (await rotate(ask, narrow.key.id, 0, key=narrow.secret))["secret"], "its own it can"
+
+
+async def test_a_key_that_ends_rotates_none_that_lasts_longer(
+    ask: Ask, opened: Opened, keyed: Keyed, owner: asyncpg.Connection
+) -> None:
+    institution, ends = await opened(), system_clock() + timedelta(hours=1)
+    brief = await keyed(institution.id, Role.ADMIN, expires_at=ends)
+    as_brief = await keyed(institution.id, Role.ADMIN, expires_at=ends)
+    for later in (None, ends + timedelta(minutes=1)):
+        lasting = await keyed(institution.id, Role.READ_ONLY, expires_at=later)
+        before = await owner.fetchrow(SECRETS, lasting.key.id)
+        assert refused(await rotate(ask, lasting.key.id, 0, key=brief.secret)) == ("ROLE_REFUSED", "id")
+        assert await owner.fetchrow(SECRETS, lasting.key.id) == before
+    for one in (as_brief, brief):
+        assert (await rotate(ask, one.key.id, 0, key=brief.secret))["secret"], "its own it can"
+
+
+async def test_a_secret_that_was_replaced_makes_and_rotates_nothing_that_outlasts_its_overlap(
+    ask: Ask, opened: Opened, keyed: Keyed, owner: asyncpg.Connection, rows: Counted
+) -> None:
+    """Who rotates a secret because it was seen wants those who saw it to be gone when the overlap ends."""
+    institution = await opened()
+    old = await keyed(institution.id, Role.ADMIN)
+    new = (await rotate(ask, old.key.id, 600, key=old.secret))["secret"]
+    before = await owner.fetchrow(SECRETS, old.key.id)
+    assert refused(await rotate(ask, old.key.id, 0, key=old.secret)) == ("ROLE_REFUSED", "id")
+    assert await owner.fetchrow(SECRETS, old.key.id) == before
+    make = 'mutation { createApiKey(input: {label: "x", role: ADMIN}) { secret userErrors { code message field } } }'
+    answer = await ask(make, key=old.secret)
+    assert refused(answer.data["createApiKey"]) == ("ROLE_REFUSED", "expiresAt")
+    assert await rows("api_keys") == 1
+    assert (await ask(make, key=new)).data["createApiKey"]["secret"]
 
 
 async def test_another_tenants_key_reads_as_if_it_were_not_there(
