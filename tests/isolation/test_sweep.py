@@ -1,25 +1,20 @@
 """Every field, connection, filter, id and subscription × every role × ids of another institution: nothing is shown,
 and nothing is told, not even that something is there."""
 
-import asyncio
 import json
 import os
 import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 
-from app.context import Context, Request
 from app.kit.clock import system_clock
-from app.ledger.bell import Topic
 from app.ledger.model import Effect
-from app.positions import reads
 from app.positions.lifecycle import Intent
 from app.principal import Role
 from tests import factories
@@ -27,7 +22,6 @@ from tests import factories
 from . import values
 from .conftest import Pair
 from .probes import Maker, Slot
-from .values import Twins
 from .worlds import OWNED
 
 ROLES = [Role.ADMIN, Role.OPERATOR, Role.READ_ONLY, Role.AUDITOR]
@@ -311,134 +305,6 @@ async def _rows_of(owner: asyncpg.Connection, institution_id: str) -> dict[str, 
         )
         for row in await owner.fetch(OWNED)
     }
-
-
-STREAMS_BEGUN_AT_ONCE = 20
-BEGINNING_SECONDS = 0.5
-
-
-class Listening:
-    """A subscription, and what it was told."""
-
-    def __init__(self, pair: Pair, slot: Slot, given: str, by: Any, turns: asyncio.Semaphore) -> None:
-        self.slot = slot
-        self.given = given
-        self.told: list[str] = []
-        self.task = asyncio.create_task(
-            self._listen(pair, slot.document.replace("{{value}}", given), by, turns)
-        )
-
-    async def _listen(self, pair: Pair, document: str, by: Any, turns: asyncio.Semaphore) -> None:
-        context = Context(pair.services, by, Request("req_of_the_sweep"))
-        async with turns:
-            stream = await pair.schema.stream(document, context_value=context)
-            first = asyncio.ensure_future(anext(stream, None))
-            # Long enough to have told what is there, or to wait for what comes.
-            await asyncio.wait({first}, timeout=BEGINNING_SECONDS)
-        try:
-            async for result in _after(first, stream):
-                errors = [error.formatted for error in result.errors or ()]
-                for error in errors:
-                    assert error["extensions"]["code"] != "INTERNAL", (self.slot.name, self.given, error)
-                    error.pop("locations", None)
-                self.told.append(values.spelled(result.data, errors, self.given))
-        finally:
-            await stream.aclose()
-            await context.close()
-
-
-async def _after(first: "asyncio.Future[Any]", stream: Any) -> AsyncIterator[Any]:
-    try:
-        result = await first
-        while result is not None:
-            yield result
-            result = await anext(stream, None)
-    finally:
-        first.cancel()
-        await asyncio.wait({first})
-
-
-@pytest.mark.sweep
-@pytest.mark.parametrize("role", ROLES)
-async def test_live_streams_tell_nothing_of_what_is_theirs(
-    pair: Pair, role: Role, owner: asyncpg.Connection
-) -> None:
-    made, by = maker(pair), pair.mine.principal(role)
-    moment = await owner.fetchval("SELECT created_at FROM positions WHERE id = $1", pair.theirs.ids["pos"])
-    slots = list(made.slots("subscription"))
-    given: list[tuple[Slot, Twins]] = [
-        (slot, twins)
-        for slot in slots
-        for twins in values.twins(slot, made.schema, pair.theirs, pair.nobody, moment)
-    ]
-    turns = asyncio.Semaphore(STREAMS_BEGUN_AT_ONCE)
-    listening = [
-        (
-            Listening(pair, slot, twins.theirs, by, turns),
-            twins.nobodys and Listening(pair, slot, twins.nobodys, by, turns),
-        )
-        for slot, twins in given
-    ]
-    tasks = [one.task for both in listening for one in both if one]
-    # Those that begin with what is there have told it, and those that wait stand where they wait.
-    await _quiet(tasks, [one for both in listening for one in both if one])
-    await _act(pair, pair.theirs)
-    await _act(pair, pair.mine)
-    await _quiet(tasks, [one for both in listening for one in both if one])
-    for task in tasks:
-        task.cancel()
-    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-        if isinstance(outcome, Exception):
-            raise outcome
-    wrong, messages = [], 0
-    for theirs, nobodys in listening:
-        messages += len(theirs.told)
-        for text in theirs.told:
-            wrong += missed(pair, theirs.slot.name, text)
-            if pair.theirs.institution_id in text or f"{pair.theirs.tag}-" in text.replace("<given>", ""):
-                wrong.append(f"{theirs.slot.name}: {text}")
-        if nobodys and theirs.told != nobodys.told:
-            wrong.append(f"{theirs.slot.name} {theirs.given}: {theirs.told} is not {nobodys.told}")
-    tell(
-        f"subscriptions, {role}",
-        places=len(slots),
-        streams=len(tasks),
-        compared=len([1 for _, other in listening if other]),
-        messages=messages,
-        leaks=len(wrong),
-    )
-    assert messages > 0
-    assert not wrong, wrong[:10]
-
-
-async def _quiet(tasks: list["asyncio.Task[None]"], streams: list[Listening], seconds: float = 1.5) -> None:
-    """Until nothing has been told for a while."""
-    last, since = -1, time.monotonic()
-    while time.monotonic() - since < seconds:
-        told = sum(len(stream.told) for stream in streams)
-        if told != last:
-            last, since = told, time.monotonic()
-        await asyncio.sleep(0.1)
-
-
-async def _act(pair: Pair, world: Any) -> None:
-    """Something of everything happens to a world."""
-    by = world.principal(Role.ADMIN)
-    async with pair.services.database.reading(world.institution_id) as connection:
-        found = await reads.fetch_many(
-            connection, world.institution_id, pair.services.holders, [world.ids["pos"]]
-        )
-    part = Intent(effect=Effect.RELEASE, amount=factories.Decimal("1.00"))
-    await pair.services.writer.submit(
-        factories.move(
-            pair.services, found[world.ids["pos"]], part, by=by, reason=f"{world.tag} because live"
-        )
-    )
-    await pair.ask(
-        'mutation { createAsset(input: {templateId: "none", label: "x"}) { userErrors { code } } }', by
-    )
-    await pair.services.recorder.flush()
-    pair.services.tell(Topic.AUDIT)
 
 
 # By variables: a document that is new has to be parsed, whoever it is about.
