@@ -91,6 +91,7 @@ class Settings(ChainSettings, KeySettings):
     )
 
     body_bytes_max: int = Field(1_048_576, ge=1024, description="largest HTTP body")
+    request_seconds_max: float = Field(30.0, gt=0, description="time for a header, then for a body")
     frame_bytes_max: int = Field(262_144, ge=1024, description="largest WebSocket frame")
     depth_max: int = Field(12, ge=3, description="deepest selection of a document")
     tokens_max: int = Field(4000, ge=100, description="most tokens of a document")
@@ -158,9 +159,7 @@ class Settings(ChainSettings, KeySettings):
     )
     tick_seconds: float = Field(1.0, gt=0, description="the tail reads this often without any bell")
     heartbeat_seconds_min: float = Field(1.0, gt=0, description="shortest heartbeat a subscriber may ask for")
-    stalled_socket_seconds: float = Field(
-        60.0, gt=0, description="a socket that accepts nothing this long is closed"
-    )
+    stalled_socket_seconds: float = Field(60.0, gt=0, description="a socket stalled so long is closed")
 
     oidc_issuer: str | None = Field(
         None, description="OpenID provider whose bearer tokens are taken, as their `iss` says; default: none"

@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 
 from app.http.live import Live
+from app.http.patience import Config
 from app.settings import Settings
 
 log = logging.getLogger("escrowgrid.http")
@@ -90,10 +91,11 @@ def draining(live: Live) -> Iterator[None]:
             signal.signal(sign, kept[sign])
 
 
-def config(app: Any, settings: Settings, **options: Any) -> uvicorn.Config:
+def config(app: Any, settings: Settings, **options: Any) -> Config:
     """The configuration of uvicorn: our own log, proxies, pings and limits instead of its own."""
-    return uvicorn.Config(
+    return Config(
         app,
+        request_seconds_max=settings.request_seconds_max,
         **{
             "host": settings.host,
             "port": settings.port,
