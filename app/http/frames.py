@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 from strawberry.asgi import ASGIWebSocketAdapter
-from strawberry.http.exceptions import NonJsonMessageReceived, NonTextMessageReceived, WebSocketDisconnected
+from strawberry.http.exceptions import NonTextMessageReceived, WebSocketDisconnected
 
 from app.http.operation import Asked
 from app.http.wire import BadJsonError, RefusedError, decode, encode
@@ -61,7 +61,9 @@ Frame: TypeAlias = Init | Ping | Pong | Subscribe | Complete
 
 
 def parse(message: object) -> Frame:
-    """The message that decoded JSON makes; raises `BadFrameError`."""
+    """The message that decoded JSON, or what was wrong with it, makes; raises `BadFrameError`."""
+    if isinstance(message, BadJsonError):
+        raise BadFrameError(str(message))
     if not isinstance(message, dict):
         raise BadFrameError("a message is a JSON object")
     match message.get("type"):
@@ -113,19 +115,21 @@ class SocketAdapter(ASGIWebSocketAdapter):
         view = cast("GraphQLView", self.view)
         frame_bytes_max = view.runner.services.settings.frame_bytes_max
         while self.ws.application_state is WebSocketState.CONNECTED:
-            message = await self.ws.receive()
-            if message["type"] == "websocket.disconnect":
+            received = await self.ws.receive()
+            if received["type"] == "websocket.disconnect":
                 return
-            text = message.get("text")
+            text = received.get("text")
             if text is None:
                 raise NonTextMessageReceived
             if len(text) > frame_bytes_max:
                 await self.close(TOO_BIG, f"a frame has at most {frame_bytes_max} bytes")
                 return
             try:
-                yield decode(text)
+                message: object = decode(text)
             except BadJsonError as error:
-                raise NonJsonMessageReceived from error
+                # As a message, so that it is told like whatever else is wrong with one.
+                message = error
+            yield message
 
     async def send_json(self, message: Mapping[str, object]) -> None:
         """One message as one frame."""

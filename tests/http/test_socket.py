@@ -164,6 +164,28 @@ async def test_what_is_no_message_closes_the_socket(dial: Dial, site: Site, ackn
     await eventually(lambda: site.sample("escrowgrid_live_connections", transport="websocket") == 0)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "the text is not JSON: "),
+        ('{"type":"ping"', "the text is not JSON: "),
+        ('{"type":"ping","payload":{"n":NaN}}', "NaN"),
+        ('{"type":"ping","payload":' + "[" * 60_000 + "]" * 60_000 + "}", "nested too deeply"),
+        ('{"type":"ping","type":"pong"}', "twice"),
+        ('{"type":"ping","payload":{"x":"\\ud800"}}', "surrogate"),
+    ],
+)
+async def test_a_frame_that_is_no_json_is_told_what_is_wrong_with_it(
+    dial: Dial, text: str, words: str
+) -> None:
+    peer = await dial()
+    await peer.send(text)
+    code, reason = await peer.closed()
+    assert code == 4400
+    assert words in reason
+    assert len(reason.encode()) <= 123
+
+
 async def test_a_huge_frame_closes_the_socket(dial: Dial, site: Site) -> None:
     for size in (site.settings.frame_bytes_max, 20_000_000):
         peer = await dial()
