@@ -1,7 +1,7 @@
 """The mutations that open and move positions."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Annotated
 
 import strawberry
@@ -11,12 +11,11 @@ from app.context import Context, Info, may
 from app.engine.failures import UserError
 from app.engine.limits import KEYED_BY_HEADER
 from app.errors import BadRequest, Denied, ErrorCode, NotFound, Problem, Refusal
-from app.kit.chain import digest
 from app.ledger.model import Effect
 from app.ledger.ring import place
 from app.ledger.types import LedgerEvent
 from app.ledger.writer import Answer, Command
-from app.positions import reads, service
+from app.positions import lists, reads, service
 from app.positions.inputs import (
     CreatePositionInput,
     CreatePositionsInput,
@@ -26,7 +25,7 @@ from app.positions.inputs import (
     TransitionPositionsInput,
 )
 from app.positions.lifecycle import Intent
-from app.positions.model import KEY_LENGTH_MAX, State
+from app.positions.model import State
 from app.positions.service import Asker, Move, Opening
 from app.positions.types import Position
 from app.principal import Scope
@@ -104,14 +103,17 @@ class Mutation:
     )
     async def create_positions(self, info: Info, input: Items) -> PositionsPayload:
         """Up to `batch_items_max` positions, decided together."""
-        problem = _too_many(info.context, len(input.items))
+        context, key = info.context, _header_key(info)
+        problem = _too_many(context, len(input.items))
         if problem is not None:
             return PositionsPayload(user_errors=[UserError.of(problem)])
-        key = _header_key(info)
-        openings = [item.opening(_item_key(key, place)) for place, item in enumerate(input.items)]
-        await info.context.renew()
-        results = await asyncio.gather(*(_create(info.context, opening, item=True) for opening in openings))
-        return PositionsPayload(results=list(results))
+        openings = [item.opening(lists.item_key(key, place)) for place, item in enumerate(input.items)]
+
+        async def attempt() -> PositionsPayload:
+            async with lists.named(context, key, openings) as named:
+                return await _each(_create(context, opening, item=True) for opening in named)
+
+        return await context.answer(PositionsPayload, Action.POSITION_CREATED, RESOURCE, attempt)
 
     @strawberry.mutation(
         permission_classes=MOVES, metadata=KEYED, description="The whole amount has come in: hold it."
@@ -172,15 +174,17 @@ class Mutation:
         if problem is not None:
             return PositionsPayload(user_errors=[UserError.of(problem)])
         moves = [
-            item.move("transitionPosition", item.intent(), _item_key(key, place))
+            item.move("transitionPosition", item.intent(), lists.item_key(key, place))
             for place, item in enumerate(input.items)
         ]
-        if input.atomic:
-            return await _move_all(context, moves)
-        await context.renew()
-        return PositionsPayload(
-            results=list(await asyncio.gather(*(_move(context, m, item=True) for m in moves)))
-        )
+
+        async def attempt() -> PositionsPayload:
+            async with lists.named(context, key, moves, atomic=input.atomic) as named:
+                if input.atomic:
+                    return await _move_all(context, named)
+                return await _each(_move(context, move, item=True) for move in named)
+
+        return await context.answer(PositionsPayload, Action.POSITION_TRANSITIONED, RESOURCE, attempt)
 
 
 async def _create(context: Context, opening: Opening, *, item: bool = False) -> PositionPayload:
@@ -210,19 +214,20 @@ async def _move(context: Context, move: Move, *, item: bool = False) -> Position
     )
 
 
-async def _move_all(context: Context, moves: Sequence[Move]) -> PositionsPayload:
-    async def attempt() -> PositionsPayload:
-        commands: list[Command] = []
-        for place_, move in enumerate(moves):
-            try:
-                commands.append(await _command(context, move))
-            except Refusal as refusal:
-                at = f"items.{place_}" + (f".{refusal.field}" if refusal.field else "")
-                raise Refusal(refusal.problem.code, refusal.message, at) from None
-        answers = await context.services.writer.submit_all(commands, context.meter.span)
-        return PositionsPayload(results=[_told(context, answer) for answer in answers])
+async def _each(items: Iterable[Awaitable[PositionPayload]]) -> PositionsPayload:
+    return PositionsPayload(results=list(await asyncio.gather(*items)))
 
-    return await context.answer(PositionsPayload, Action.POSITION_TRANSITIONED, RESOURCE, attempt)
+
+async def _move_all(context: Context, moves: Sequence[Move]) -> PositionsPayload:
+    commands: list[Command] = []
+    for place_, move in enumerate(moves):
+        try:
+            commands.append(await _command(context, move))
+        except Refusal as refusal:
+            at = f"items.{place_}" + (f".{refusal.field}" if refusal.field else "")
+            raise Refusal(refusal.problem.code, refusal.message, at) from None
+    answers = await context.services.writer.submit_all(commands, context.meter.span)
+    return PositionsPayload(results=[_told(context, answer) for answer in answers])
 
 
 async def _item(context: Context, action: Action, attempt, resource_id: str | None = None) -> PositionPayload:  # type: ignore[no-untyped-def]
@@ -277,14 +282,6 @@ def _header_key(info: Info) -> str | None:
             "the Idempotency-Key header serves a document with one mutation; give each its idempotencyKey"
         )
     return key
-
-
-def _item_key(key: str | None, place_: int) -> str | None:
-    """What an item of a list is named by the header: a hash of it, where there is no room for the place."""
-    if key is None:
-        return None
-    spelled = f"{key}:{place_}"
-    return spelled if len(spelled) <= KEY_LENGTH_MAX else f"sha256:{digest(spelled.encode()).hex()}"
 
 
 def _too_many(context: Context, count: int) -> Problem | None:

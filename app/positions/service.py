@@ -68,6 +68,8 @@ class Opening:
     reason: str | None = None
     metadata: Mapping[str, Json] | None = None
     idempotency_key: str | None = None
+    # Which item of which list it is, where one key names the whole list.
+    listed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Move:
     expected_version: int | None = None
     occurred_at: datetime | None = None
     idempotency_key: str | None = None
+    listed: str | None = None
 
 
 def create(asker: Asker, opening: Opening, place: tuple[Asset, AssetTemplate] | None) -> CreatePosition:
@@ -96,7 +99,7 @@ def create(asker: Asker, opening: Opening, place: tuple[Asset, AssetTemplate] | 
         raise NotFound("asset", "assetId")
     key = _key(
         asker,
-        opening.idempotency_key,
+        opening,
         {
             "operation": "createPosition",
             "assetId": opening.asset_id,
@@ -140,14 +143,14 @@ def move(asker: Asker, wanted: Move, institution_id: str) -> MovePosition:
         _text(intent.stage, REFERENCE_LENGTH_MAX, "toStage")
     key = _key(
         asker,
-        wanted.idempotency_key,
+        wanted,
         {
             "operation": wanted.operation,
             "id": wanted.position_id,
             "stage": intent.stage,
             "state": intent.state,
             "effect": intent.effect,
-            "amount": None if intent.amount is None else _plainest(intent.amount),
+            "amount": None if intent.amount is None else plainest(intent.amount),
             "expectedVersion": wanted.expected_version,
             "occurredAt": _time(wanted.occurred_at),
         },
@@ -235,10 +238,16 @@ def _occurred(asker: Asker, moment: datetime | None) -> datetime | None:
     return moment
 
 
-def _key(asker: Asker, given: str | None, content: Mapping[str, Json]) -> Key:
-    value = _text(given, KEY_LENGTH_MAX, "idempotencyKey") or asker.ids.new("auto")
+def listed_fingerprint(listed: str) -> bytes:
+    """What is asked by an item of a list that one key names: that list, at that place."""
+    return chain.digest(canonical_json({"listed": listed}).encode())
+
+
+def _key(asker: Asker, asked: Opening | Move, content: Mapping[str, Json]) -> Key:
+    value = _text(asked.idempotency_key, KEY_LENGTH_MAX, "idempotencyKey") or asker.ids.new("auto")
     # Personal values are compared through their commitments: a plain hash of them could be guessed.
-    fingerprint = chain.digest(canonical_json(content).encode())
+    plain_content = chain.digest(canonical_json(content).encode())
+    fingerprint = plain_content if asked.listed is None else listed_fingerprint(asked.listed)
     # The clerk's keys are its own: nobody, not even root, can use one up before a deadline has passed.
     owner = CLERK.id if asker.principal == CLERK else asker.principal.institution_id
     return Key(owner, value, fingerprint)
@@ -248,5 +257,6 @@ def _time(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
-def _plainest(amount: Decimal) -> str:
+def plainest(amount: Decimal) -> str:
+    """An amount without zeros that say nothing."""
     return plain(amount).rstrip("0").rstrip(".") if "." in plain(amount) else plain(amount)
