@@ -11,7 +11,7 @@ import click
 from pydantic import SecretStr
 
 from app import onchain_cli, operator_cli
-from app.faults import Fault, guarded, settings_of
+from app.faults import Fault, guarded, settings_of, unusable
 from app.interrupts import Interrupts
 from app.settings import Settings, StoreBackend
 from app.storage.provide import provide
@@ -186,11 +186,14 @@ def _root_key(settings: Settings, *, keep: bool) -> str:
     if not keep:
         return made
     file = settings.data_dir / ROOT_KEY_FILE
-    if file.exists():
-        return file.read_text().strip()
-    settings.data_dir.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        stream.write(made + "\n")
+    try:
+        if file.exists():
+            return file.read_text().strip()
+        settings.data_dir.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+            stream.write(made + "\n")
+    except OSError as error:
+        raise unusable(error, settings.data_dir) from None
     return made
 
 

@@ -20,6 +20,12 @@ class Fault(click.ClickException):
     """Something the operator can mend; the message says how."""
 
 
+def unusable(error: OSError, path: object) -> Fault:
+    """What is told of a file or folder that cannot be made, read or written."""
+    words = error.strerror or type(error).__name__
+    return Fault(f"{path} cannot be used ({words}): set DATA_DIR to a folder that can be made and written")
+
+
 def settings_of(**changes: object) -> Settings:
     """The settings of the environment with `changes` (those that are not None)."""
     given = {name: value for name, value in changes.items() if value is not None}
@@ -45,4 +51,6 @@ def guarded(work: Callable[[], T]) -> T:
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise Fault(f"the database refused: {error}") from None
     except OSError as error:
+        if error.filename is not None:
+            raise unusable(error, error.filename) from None
         raise Fault(f"the database cannot be reached: {error}") from None
