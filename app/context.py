@@ -106,8 +106,14 @@ class Context:
         replica, freshness = self.services.replica, self.freshness
         async with AsyncExitStack() as stack:
             connection: AsyncConnection | None = None
-            if replica is not None and freshness is not None and self.operation_kind == "query":
-                connection = await stack.enter_async_context(replica.reading(scope, freshness, self.meter))
+            if freshness is not None and self.operation_kind == "query":
+                if replica is not None:
+                    connection = await stack.enter_async_context(
+                        replica.reading(scope, freshness, self.meter)
+                    )
+                elif freshness.at_least is not None and self._principal is not None:
+                    # The primary has everything; a cursor that is none is refused here as there.
+                    await self.services.tail.place(scope, freshness.at_least)
             if connection is None:
                 database = self.services.database
                 connection = await stack.enter_async_context(database.reading(scope, self.meter))
