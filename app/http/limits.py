@@ -21,7 +21,6 @@ log = logging.getLogger("escrowgrid.http")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}", re.ASCII)
-BODY_SECONDS_MAX = 30.0
 FORWARDED_HOPS_MAX = 32
 
 SECURITY_HEADERS = (
@@ -130,9 +129,10 @@ class Compressed(GZipMiddleware):
 class Guard:
     """Bounds the body while it arrives, and turns whatever goes wrong inside into JSON."""
 
-    def __init__(self, app: ASGIApp, body_bytes_max: int) -> None:
+    def __init__(self, app: ASGIApp, body_bytes_max: int, body_seconds_max: float) -> None:
         self.app = app
         self._body_bytes_max = body_bytes_max
+        self._body_seconds_max = body_seconds_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, guarded."""
@@ -195,7 +195,7 @@ class Guard:
     def _bounded(self, receive: Receive) -> Receive:
         seen = 0
         over = False
-        deadline = asyncio.get_running_loop().time() + BODY_SECONDS_MAX
+        deadline = asyncio.get_running_loop().time() + self._body_seconds_max
 
         async def bounded() -> Message:
             nonlocal seen, over

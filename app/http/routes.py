@@ -116,7 +116,11 @@ def _middleware(settings: Settings, doorman: Doorman) -> list[Middleware]:
     return [
         Middleware(AnswerHeaders),
         *([cors] if settings.cors_origins else []),
-        Middleware(Guard, body_bytes_max=settings.body_bytes_max),
+        Middleware(
+            Guard,
+            body_bytes_max=settings.body_bytes_max,
+            body_seconds_max=settings.request_seconds_max,
+        ),
         Middleware(Gate, doorman=doorman),
         Middleware(Compressed, minimum_size=GZIP_BYTES_MIN, compresslevel=GZIP_LEVEL),
     ]
