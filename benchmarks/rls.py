@@ -10,8 +10,6 @@ from pydantic import SecretStr
 
 from app import schema
 from app.context import Context, Request, Services
-from app.demo.story import Story
-from app.demo.world import WORLD
 from app.main import assemble
 from app.positions import service
 from app.positions.lifecycle import Intent
@@ -20,6 +18,7 @@ from app.principal import ROLE_SCOPES, Principal, Role
 from app.settings import Settings
 from app.storage.database import Address
 from app.storage.provide import provide
+from benchmarks.ground import asset_of
 from benchmarks.machine import Row, median
 
 POSITIONS_EACH = 400
@@ -53,16 +52,16 @@ class _Desk:
     async def fill(self) -> None:
         """Three institutions with positions; the last of them asks."""
         services = self._services
-        for demo in (WORLD[0],) * 3:
-            place = (await Story()._found(services, demo))[0]
-            self.owner = place.asset.institution_id
+        for _ in range(3):
+            asset = await asset_of(services)
+            self.owner = asset.institution_id
             by = Principal("key_bench", "bench", Role.ADMIN, self.owner, ROLE_SCOPES[Role.ADMIN])
             self._asker = Asker(by, "req_bench", services.clock(), services.ids, services.lifecycles)
-            pair = await services.assets.get(services.database, self.owner, place.asset.id)
+            pair = await services.assets.get(services.database, self.owner, asset.id)
             assert pair is not None, "the asset was just made"
             terms = pair[1].terms
             openings = [
-                Opening(place.asset.id, f"HOLDER-{number % 40}", terms.currency, Decimal(50_000))
+                Opening(asset.id, f"HOLDER-{number % 40}", terms.currency, Decimal(50_000))
                 for number in range(POSITIONS_EACH)
             ]
             commands = [service.create(self._asker, opening, pair) for opening in openings]
