@@ -150,7 +150,9 @@ def check_lifecycle(lifecycle: Lifecycle, known: frozenset[Lifecycle]) -> None:
     if lifecycle not in known:
         listed = ", ".join(f"{name}@{version}" for name, version in sorted(known))
         asked = f"{lifecycle[0]}@{lifecycle[1]}"
-        raise Invalid(f"there is no lifecycle {asked}; known: {listed}", "lifecycleName")
+        named = any(name == lifecycle[0] for name, _version in known)
+        field = "lifecycleVersion" if named else "lifecycleName"
+        raise Invalid(f"there is no lifecycle {asked}; known: {listed}", field)
 
 
 def check_onchain(*, enabled: bool, chain_id: int | None) -> None:

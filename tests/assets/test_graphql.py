@@ -105,7 +105,7 @@ async def test_an_asset_is_answered_with_its_template(ask):
         ({"code": "NOTHING"}, "VALIDATION_FAILED", "code"),
         ({"config": {"currency": "USD"}}, "VALIDATION_FAILED", "config.region"),
         ({"config": TOWER["config"] | {"minAmount": 1000}}, "VALIDATION_FAILED", "config.minAmount"),
-        ({"lifecycleVersion": 7}, "VALIDATION_FAILED", "lifecycleName"),
+        ({"lifecycleVersion": 7}, "VALIDATION_FAILED", "lifecycleVersion"),
         ({"name": "n" * 256}, "VALIDATION_FAILED", "name"),
         ({"onchain": {"enabled": True}}, "VALIDATION_FAILED", "onchain.chainId"),
         ({"metadataSchema": {"type": "strin"}}, "VALIDATION_FAILED", "metadataSchema"),

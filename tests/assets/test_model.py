@@ -190,7 +190,7 @@ def test_messages_leave_the_name_of_the_field_to_the_field() -> None:
     for attempt, field in (
         (lambda: check_word("", "label", length_max=5), "label"),
         (lambda: check_config(CODES["CONSTR_ESCROW"], {}, Region.US), "config.currency"),
-        (lambda: check_lifecycle(("escrow", 9), frozenset({("escrow", 1)})), "lifecycleName"),
+        (lambda: check_lifecycle(("escrow", 9), frozenset({("escrow", 1)})), "lifecycleVersion"),
     ):
         with pytest.raises(Invalid) as refused:
             attempt()
