@@ -16,6 +16,8 @@ CLIENT_ERROR, NO_HTTP = 400, 600
 
 def tell_request(known: Exchange, method: str, status: int, seconds: float) -> None:
     """A request was answered, with all that is known of what it ran; or a socket is closed, with its sums."""
+    if not log.isEnabledFor(logging.INFO):
+        return
     ran = known.ran
     told = {} if ran is None else _told(ran)
     failed = bool(known.error_codes) or CLIENT_ERROR <= status < NO_HTTP
@@ -26,6 +28,8 @@ def tell_request(known: Exchange, method: str, status: int, seconds: float) -> N
 
 def tell_operation(known: Exchange, ran: Ran, seconds: float) -> None:
     """One operation of a socket is over."""
+    if not log.isEnabledFor(logging.INFO):
+        return
     told = {**_told(ran), "outcome": _outcome(ran, failed=bool(ran.failures)), "errors": ran.failures}
     _write(known, SOCKET, seconds, told)
 

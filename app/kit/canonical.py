@@ -8,6 +8,8 @@ from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import Any, TypeAlias
 
+import orjson
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 # Written out in full, 1e999999999 would fill a gigabyte.
@@ -54,7 +56,7 @@ def _check_depth(text: str | bytes) -> None:
 
 def stored_json(text: str) -> Json:
     """JSON text that PostgreSQL spelled: exact like `parse_json`, without looking for what it has refused already."""
-    return _STORED.decode(text)  # type: ignore[no-any-return]
+    return {} if text == "{}" else _STORED.decode(text)
 
 
 def canonical_json(value: Json) -> str:
@@ -69,6 +71,17 @@ def canonical_json(value: Json) -> str:
         case Mapping():
             return _object(value)
     raise NotCanonical(f"a value of type {type(value).__name__} has no canonical spelling")
+
+
+def plain_json(value: Json) -> str:
+    """The same text, many times as fast, of text, whole numbers of 64 bits, null, lists and objects with ASCII names.
+
+    For what we make ourselves, on the way of every event: floats, times and the like are not refused.
+    """
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+    except orjson.JSONEncodeError as error:
+        raise NotCanonical(str(error)) from None
 
 
 def micros(moment: datetime) -> int:

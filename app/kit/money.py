@@ -12,6 +12,8 @@ KEY_DIGITS = 36
 # Python's default context keeps 28 digits and rounds in silence; this one never rounds without raising.
 EXACT = Context(prec=80, traps=[Inexact, InvalidOperation, Overflow, Rounded])
 ZERO = Decimal(0)
+# One at the last digit of each number of fraction digits.
+UNITS = tuple(Decimal(1).scaleb(-digits) for digits in range(EXPONENT_MAX + 1))
 
 # ISO 4217 (active codes whose minor unit differs from 2), and three tokens.
 EXPONENTS = {
@@ -115,7 +117,7 @@ def check_scale(amount: Decimal, currency: Currency) -> None:
 
 def quantise(amount: Decimal, exponent: int) -> Decimal:
     """The same number with exactly `exponent` fraction digits; raises where digits would be lost."""
-    return amount.quantize(Decimal(1).scaleb(-exponent), context=EXACT)
+    return amount.quantize(UNITS[exponent], context=EXACT)
 
 
 def spell(amount: Decimal, exponent: int) -> str:

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Integer, LargeBinary, Numeric, SmallInteger, 
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
 from app.errors import Unavailable
-from app.kit.canonical import Json, canonical_json
+from app.kit.canonical import Json, canonical_json, plain_json
 from app.kit.chain import SALT_BYTES
 from app.kit.money import CURRENCIES, spell
 from app.ledger import epochs, sealed, spelling
@@ -63,11 +63,17 @@ LOCK_CHAINS = """
 SELECT institution_id, sequence, hash, clock_timestamp() AS now FROM institution_heads
 WHERE institution_id = ANY($1::text[]) ORDER BY institution_id FOR UPDATE
 """
-MOVE_HEAD = "UPDATE ledger_head SET global_sequence = $1, recorded_at = $2"
-MOVE_CHAINS = """
-UPDATE institution_heads h SET sequence = n.sequence, hash = n.hash
-FROM unnest($1::text[], $2::bigint[], $3::bytea[]) AS n (institution_id, sequence, hash)
-WHERE h.institution_id = n.institution_id
+_NEXT = len(EVENT_COLUMNS) + 1
+# The events and the heads that they move: one statement, for each costs others who wait for the heads a round trip.
+APPEND = f"""
+WITH head AS (
+  UPDATE ledger_head SET global_sequence = ${_NEXT}::bigint, recorded_at = ${_NEXT + 1}::timestamptz
+), chains AS (
+  UPDATE institution_heads h SET sequence = n.sequence, hash = n.hash
+  FROM unnest(${_NEXT + 2}::text[], ${_NEXT + 3}::bigint[], ${_NEXT + 4}::bytea[]) AS n (institution_id, sequence, hash)
+  WHERE h.institution_id = n.institution_id
+)
+{INSERT_EVENTS}
 """
 
 
@@ -115,16 +121,17 @@ async def append(
     recorded_at: datetime = max(head["recorded_at"], rows[0]["now"])
     chains = {row["institution_id"]: _Chain(row["sequence"], row["hash"]) for row in rows}
     events = _place(prepared, head["global_sequence"], recorded_at, chains)
-    await connection.execute(INSERT_EVENTS, *columns(events))
-    if personal:
-        await sealed.insert(connection, personal)
-    await connection.execute(MOVE_HEAD, events[-1].global_sequence, recorded_at)
     await connection.execute(
-        MOVE_CHAINS,
+        APPEND,
+        *columns(events),
+        events[-1].global_sequence,
+        recorded_at,
         institutions,
         [chains[name].sequence for name in institutions],
         [chains[name].hash for name in institutions],
     )
+    if personal:
+        await sealed.insert(connection, personal)
     return events
 
 
@@ -216,7 +223,7 @@ def _values(event: Event) -> tuple[Any, ...]:
         event.effect,
         event.currency,
         event.amount_moved,
-        canonical_json(legs),
+        plain_json(legs),
         balances.funded,
         balances.released,
         balances.refunded,

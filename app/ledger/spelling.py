@@ -6,12 +6,11 @@ hex, postings arrays of [account, amount, currency], `data` and `evidence` the R
 exact and in fixed point). hash = sha256("escrowgrid.event.1" ‖ previous hash ‖ these bytes).
 """
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 
 from app.kit import chain
-from app.kit.canonical import Json, canonical_json, micros
+from app.kit.canonical import Json, canonical_json, micros, plain_json
 from app.kit.money import CURRENCIES, spell
 from app.ledger.model import (
     HASH_VERSION,
@@ -26,7 +25,6 @@ from app.ledger.model import (
     Salts,
 )
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 TAG_V1 = b"escrowgrid.event.1"
 
 FIXED_V1 = (
@@ -55,7 +53,7 @@ def _fixed(
 ) -> str:
     exponent = CURRENCIES[draft.currency].exponent
     balances = draft.balances
-    return _array(
+    values: list[Json] = [
         versions[0],
         event_id,
         draft.institution_id,
@@ -90,7 +88,8 @@ def _fixed(
         _hex(commitments.holder),
         _hex(commitments.reason),
         _hex(commitments.metadata),
-    )
+    ]
+    return plain_json(values)
 
 
 def placed(
@@ -125,11 +124,6 @@ def _commit(salt: bytes | None, value: str | Mapping[str, Json] | None) -> bytes
     if value is None or salt is None:
         return None
     return chain.commit(salt, (value if isinstance(value, str) else canonical_json(value)).encode())
-
-
-def _array(*values: object) -> str:
-    # For arrays, strings, whole numbers and null this is RFC 8785's text.
-    return _ENCODER.encode(values)
 
 
 def _hex(value: bytes | None) -> str | None:

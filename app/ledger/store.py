@@ -114,7 +114,7 @@ def event_of(row: Named) -> Event:
         effect=Effect(row["effect"]),
         currency=row["currency"],
         amount_moved=row["amount_moved"],
-        postings=tuple(Posting(leg[0], Decimal(leg[1]), leg[2]) for leg in row["postings"]),
+        postings=tuple([Posting(leg[0], Decimal(leg[1]), leg[2]) for leg in row["postings"]]),
         balances=Balances(row["funded"], row["released"], row["refunded"], row["held"]),
         data=row["data"],
         evidence=row["evidence"],

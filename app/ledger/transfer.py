@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from app.ledger import spelling
-from app.ledger.append import INSERT_EVENTS, LOCK_CHAINS, MOVE_CHAINS, MOVE_HEAD, columns
+from app.ledger.append import APPEND, LOCK_CHAINS, columns
 from app.ledger.model import HASH_VERSION, KIND_VERSION, Event
 from app.ledger.store import SELECT_EVENTS, event_of
 from app.storage.database import Driver
@@ -60,11 +60,12 @@ async def adopt(connection: Driver, events: Sequence[Event]) -> None:
         chains[event.institution_id] = (event.sequence, event.hash)
         if count % TURN == 0:
             await asyncio.sleep(0)
-    await connection.execute(INSERT_EVENTS, *columns(events))
     last = events[-1]
-    await connection.execute(MOVE_HEAD, last.global_sequence, last.recorded_at)
     await connection.execute(
-        MOVE_CHAINS,
+        APPEND,
+        *columns(events),
+        last.global_sequence,
+        last.recorded_at,
         institutions,
         [chains[name][0] for name in institutions],
         [chains[name][1] for name in institutions],

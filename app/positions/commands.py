@@ -176,9 +176,14 @@ class MovePosition(Command):
         return (self.position_id,)
 
     def facts(self, view: View) -> Sequence[Fact]:
-        """The current policy, which judges funding."""
+        """The current policy, where a move may be taken that policies judge."""
         held: Held | None = view.rows.get(self.position_id)
-        return [] if held is None else [policy_fact(self.institution_id, held.region)]
+        if held is None:
+            return []
+        position = held.position
+        lifecycle = self.lifecycles[position.lifecycle_name, position.lifecycle_version]
+        judged = engine.is_judged(lifecycle, self.intent)
+        return [policy_fact(self.institution_id, held.region)] if judged else []
 
     def decide(self, view: View) -> Decision:
         """Refused when the position is not there, not as expected, or its lifecycle or a guard says no."""

@@ -46,10 +46,18 @@ class Lifecycle:
     initial: str
     stages: Mapping[str, State]
     transitions: tuple[Transition, ...]
+    _leaving: dict[str, tuple[Transition, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def leaving(self, stage: str) -> tuple[Transition, ...]:
         """The arrows that start at `stage`."""
-        return tuple(arrow for arrow in self.transitions if stage in arrow.sources)
+        found = self._leaving.get(stage)
+        if found is None:
+            found = tuple(arrow for arrow in self.transitions if stage in arrow.sources)
+            if stage in self.stages:
+                self._leaving[stage] = found
+        return found
 
     def is_terminal(self, stage: str) -> bool:
         """Whether nothing can follow."""
@@ -91,6 +99,8 @@ class Allow:
 
     evidence: Mapping[str, Json] = field(default_factory=dict)
 
+
+POLICY_GUARD = "policy_allows"
 
 Guard = Callable[[Position, Intent, Circumstances], Allow | Deny]
 
@@ -170,6 +180,18 @@ def choose(lifecycle: Lifecycle, position: Position, intent: Intent) -> Transiti
     )
     return Problem(
         ErrorCode.TRANSITION_NOT_ALLOWED, f"this position cannot do that: {from_here}", intent.named_by
+    )
+
+
+def is_judged(lifecycle: Lifecycle, intent: Intent) -> bool:
+    """Whether any arrow that `intent` may mean asks what policies say, or moves money in.
+
+    From whatever stage, because commands before it in the same batch may move the position first.
+    """
+    return any(
+        POLICY_GUARD in arrow.guards or arrow.effect is Effect.FUND
+        for arrow in lifecycle.transitions
+        if _meant(lifecycle, arrow, intent)
     )
 
 
@@ -255,7 +277,7 @@ def _policy_allows(_position: Position, _intent: Intent, circumstances: Circumst
 GUARDS: Mapping[str, Guard] = {
     "before_deadline": _before_deadline,
     "due": _due,
-    "policy_allows": _policy_allows,
+    POLICY_GUARD: _policy_allows,
 }
 
 

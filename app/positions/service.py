@@ -12,7 +12,7 @@ from app.audit import service as audit
 from app.audit.model import Action
 from app.errors import Invalid, NotFound
 from app.kit import chain, money
-from app.kit.canonical import Json, canonical_json
+from app.kit.canonical import Json, plain_json
 from app.kit.ids import Ids, is_id
 from app.kit.money import CURRENCIES, BadAmount, Currency, plain
 from app.kit.text import BadText, check_name, check_text
@@ -240,13 +240,13 @@ def _occurred(asker: Asker, moment: datetime | None) -> datetime | None:
 
 def listed_fingerprint(listed: str) -> bytes:
     """What is asked by an item of a list that one key names: that list, at that place."""
-    return chain.digest(canonical_json({"listed": listed}).encode())
+    return chain.digest(plain_json({"listed": listed}).encode())
 
 
 def _key(asker: Asker, asked: Opening | Move, content: Mapping[str, Json]) -> Key:
     value = _text(asked.idempotency_key, KEY_LENGTH_MAX, "idempotencyKey") or asker.ids.new("auto")
     # Personal values are compared through their commitments: a plain hash of them could be guessed.
-    plain_content = chain.digest(canonical_json(content).encode())
+    plain_content = chain.digest(plain_json(content).encode())
     fingerprint = plain_content if asked.listed is None else listed_fingerprint(asked.listed)
     # The clerk's keys are its own: nobody, not even root, can use one up before a deadline has passed.
     owner = CLERK.id if asker.principal == CLERK else asker.principal.institution_id

@@ -39,12 +39,23 @@ class Snapshot:
 
     async def close(self) -> None:
         """End the transaction; the next use begins another, at a later instant."""
+        if self._is_unused():
+            return
         async with self._turn:
             self._connection = None
             await self._stack.aclose()
 
     async def end(self) -> None:
         """Give the connection back for good, also when whoever waits for that is cancelled."""
+        if self._ending is None and self._is_unused():
+            # Most mutations read nothing: there is nothing to wait for, and no task is made for it.
+            self._ending = asyncio.get_running_loop().create_future()
+            self._ending.set_result(None)
+            return
         if self._ending is None:
             self._ending = asyncio.ensure_future(self.close())
         await asyncio.shield(self._ending)
+
+    def _is_unused(self) -> bool:
+        """Whether there is no transaction, and nobody is about to begin one."""
+        return self._connection is None and not self._turn.locked()

@@ -34,7 +34,8 @@ class Webhooks(Follower):
             self._post.remember(wanted)
             await self._queue(wanted, sorted({one.institution_id for one in found}), lease)
         self._courier.lead(lease)
-        self._courier.wake()
+        if wanted:
+            self._courier.wake()
 
     async def idle(self, lease: Lease) -> None:
         """Go on delivering."""

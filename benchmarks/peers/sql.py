@@ -1,7 +1,7 @@
 """The same batches written straight in SQL: the same rows, indexes, triggers, policies and durability, and no server.
 
 A batch is a transaction of the writer's role: its positions locked, the heads taken last, every column of every event
-and what changed of every position sent as arrays, by the statements that the server itself uses, then the heads moved.
+and what changed of every position sent as arrays, with the heads that they move, by the server's own statements.
 All values but the places of events are made beforehand. It leaves out what a server is for, so it is a limit: nothing
 is asked (facts, keys already used, what a position is), decided, spelled, hashed, answered or told to anybody. What
 it appends is no chain: databases it has been at do not verify.
@@ -96,14 +96,19 @@ async def _write(connection: asyncpg.Connection, institution_id: str, batch: Bat
             ("sequence", chain["sequence"]),
         ):
             batch.events[EVENT_PLACES[name]] = list(range(last + 1, last + 1 + size))
-        await connection.execute(append.INSERT_EVENTS, *batch.events)
-        await connection.execute(rows.UPDATE, *batch.positions)
-        recorded_at = max(head["recorded_at"], chain["now"])
-        await connection.execute(append.MOVE_HEAD, head["global_sequence"] + size, recorded_at)
-        last_hash = batch.events[EVENT_PLACES["hash"]][-1]
+        places = {
+            name: batch.events[EVENT_PLACES[name]][-1] for name in ("global_sequence", "sequence", "hash")
+        }
         await connection.execute(
-            append.MOVE_CHAINS, [institution_id], [chain["sequence"] + size], [last_hash]
+            append.APPEND,
+            *batch.events,
+            places["global_sequence"],
+            max(head["recorded_at"], chain["now"]),
+            [institution_id],
+            [places["sequence"]],
+            [places["hash"]],
         )
+        await connection.execute(rows.UPDATE, *batch.positions)
 
 
 def _batch(institution_id: str, newest: list[dict[str, Any]]) -> Batch:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.kit.canonical import NotCanonical, canonical_json, micros, parse_json
+from app.kit.canonical import NotCanonical, canonical_json, micros, parse_json, plain_json
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 NUMBERS = st.integers(-(10**20), 10**20) | st.decimals(-(10**9), 10**9, places=6)
@@ -174,3 +174,25 @@ def test_brackets_in_strings_are_no_levels() -> None:
     flat = json.dumps(["[{" * 1_000, 'a "quoted" [' * 1_000, "\\"])
     assert parse_json(flat) == json.loads(flat)
     assert parse_json("[" * 500 + "]" * 500)
+
+
+PLAIN = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text()
+
+
+@given(
+    st.recursive(
+        PLAIN,
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(st.text(st.characters(max_codepoint=127, min_codepoint=32)), inner)
+        ),
+    )
+)
+def test_what_is_plain_is_spelled_the_same_the_fast_way(value: Any) -> None:
+    assert plain_json(value) == canonical_json(value)
+
+
+@pytest.mark.parametrize("value", ["\ud800", 2**64, Decimal(1)])
+def test_what_the_fast_way_cannot_spell_is_refused(value: Any) -> None:
+    with pytest.raises(NotCanonical):
+        plain_json([value])

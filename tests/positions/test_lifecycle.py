@@ -182,6 +182,16 @@ def test_a_release_needs_no_amount_where_there_is_only_the_whole() -> None:
     assert code(part) is ErrorCode.VALIDATION_FAILED
 
 
+def test_policies_are_asked_for_what_may_move_money_in_from_whatever_stage_and_for_nothing_else() -> None:
+    judged = [Intent(effect=Effect.FUND), Intent(state=State.FUNDED), Intent(stage="FUNDED")]
+    assert all(engine.is_judged(ESCROW_1, intent) for intent in judged)
+    ends = [Intent(state=state) for state in (State.CANCELLED, State.EXPIRED, State.RELEASED)]
+    others = [Intent(effect=Effect.RELEASE), Intent(stage="PARTIALLY_RELEASED"), *ends]
+    assert not any(engine.is_judged(ESCROW_1, intent) for intent in others)
+    assert engine.is_judged(RENTAL, Intent(state=State.FUNDED)), "where it may mean filling"
+    assert not engine.is_judged(RENTAL, Intent(stage="lent"))
+
+
 def test_a_transition_may_be_for_some_roles_only() -> None:
     intent = Intent(stage="lost")
     assert code(decide(intent, of=RENTAL, stage="lent")) is ErrorCode.ROLE_REFUSED
