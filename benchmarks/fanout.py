@@ -1,4 +1,4 @@
-"""One institution's events to many subscribers of one document, over real sockets: CPU, latency, memory."""
+"""One institution's events to 100, 1,000 and 5,000 subscribers over real sockets, beside plain Strawberry's streams."""
 
 import asyncio
 import json
@@ -9,75 +9,169 @@ from websockets.asyncio.client import connect
 
 from benchmarks.client import Client, place
 from benchmarks.machine import Row, median
-from benchmarks.server import ROOT_KEY, Served, serving
+from benchmarks.peers import node
+from benchmarks.server import ROOT_KEY, Served, database, serving
 from benchmarks.writes import CREATE
 
-SUBSCRIBERS = 1_000
-EVENTS = 30
+# How many subscribers, and how many events each is told in a run.
+SIZES = {100: 60, 1_000: 30, 5_000: 8}
+# Plain Strawberry pays for every delivery: fewer events say as much, and 5,000 would say nothing else.
+NAIVE_SIZES = {100: 20, 1_000: 8}
+AT_ONCE = 50
+# Before the next event everybody has been told this one, and then there is this much quiet.
+QUIET_SECONDS = 0.05
 DOCUMENT = (
     "subscription { ledgerEvents { cursor node { id sequence positionId newState amountMoved currency "
     "balancesAfter { held } recordedAt } } }"
 )
 
 
-async def _subscribed(port: int, secret: str) -> Any:
+class Crowd:
+    """So many subscribers of one server, and who writes what they are told."""
+
+    def __init__(self, served: Served, secret: str, asset: str, size: int, events: int) -> None:
+        self._served, self._secret, self._asset = served, secret, asset
+        self._size, self._events = size, events
+        self._subscribers: list[Subscriber] = []
+        self.kib_each = 0.0
+        self.cpu_us: list[float] = []
+        self.p50: list[float] = []
+        self.p99: list[float] = []
+        self.errors = 0
+
+    async def gather(self) -> None:
+        """All of them subscribe, some at a time."""
+        empty = self._served.memory_bytes
+        while len(self._subscribers) < self._size:
+            few = min(AT_ONCE, self._size - len(self._subscribers))
+            self._subscribers += await asyncio.gather(
+                *(_subscribed(self._served.port, self._secret) for _ in range(few))
+            )
+        await asyncio.sleep(1)
+        self.kib_each = (self._served.memory_bytes - empty) / self._size / 1024
+
+    async def tell(self) -> None:
+        """One run: each event is told to everybody before the next is written."""
+        writer = await Client(self._served.port, self._secret).open()
+        terms = {"assetId": self._asset, "holderReference": "BENCH", "currency": "USD", "amount": "10.00"}
+        told: list[float] = []
+        cpu = self._served.cpu_seconds
+        for _ in range(self._events):
+            listening = [subscriber.next() for subscriber in self._subscribers]
+            await asyncio.sleep(QUIET_SECONDS)
+            began = time.perf_counter()
+            await writer.ask(CREATE, i=terms)
+            told += [at - began for at in await asyncio.gather(*listening) if at is not None]
+        cpu = self._served.cpu_seconds - cpu
+        await writer.close()
+        told.sort()
+        self.errors += self._events * self._size - len(told)
+        self.cpu_us.append(cpu / (self._events * self._size) * 1e6)
+        self.p50.append(told[len(told) // 2] * 1000)
+        self.p99.append(told[int(len(told) * 0.99)] * 1000)
+
+    async def leave(self) -> None:
+        """All of them hang up."""
+        for first in range(0, self._size, AT_ONCE):
+            await asyncio.gather(*(one.close() for one in self._subscribers[first : first + AT_ONCE]))
+
+
+class Subscriber:
+    """One socket, read all the time: who is asked whether it is still there says so."""
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+        self._next: asyncio.Future[float | None] = asyncio.get_running_loop().create_future()
+        self._reading = asyncio.create_task(self._read())
+
+    def next(self) -> "asyncio.Future[float | None]":
+        """When the next event comes; None when something else did."""
+        self._next = asyncio.get_running_loop().create_future()
+        return self._next
+
+    async def close(self) -> None:
+        """Hang up."""
+        self._reading.cancel()
+        await self._socket.close()
+
+    async def _read(self) -> None:
+        try:
+            async for message in self._socket:
+                at = time.perf_counter()
+                found = json.loads(message)
+                if found["type"] == "ping":
+                    await self._socket.send('{"type":"pong"}')
+                elif not self._next.done():
+                    told = found["type"] == "next" and not found["payload"].get("errors")
+                    self._next.set_result(at if told else None)
+        finally:
+            if not self._next.done():
+                self._next.set_result(None)
+
+
+async def _subscribed(port: int, secret: str) -> Subscriber:
     socket = await connect(
-        f"ws://127.0.0.1:{port}/graphql", subprotocols=["graphql-transport-ws"], compression=None
-    )  # type: ignore[list-item]
+        f"ws://127.0.0.1:{port}/graphql",
+        subprotocols=["graphql-transport-ws"],  # type: ignore[list-item]
+        compression=None,
+        open_timeout=60,
+        ping_interval=None,
+    )
     await socket.send(
         json.dumps({"type": "connection_init", "payload": {"authorization": f"Bearer {secret}"}})
     )
     assert json.loads(await socket.recv())["type"] == "connection_ack"
     await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": {"query": DOCUMENT}}))
-    return socket
+    return Subscriber(socket)
 
 
-async def _measured(served: Served, runs: int) -> list[Row]:
-    root = await Client(served.port, ROOT_KEY).open()
+async def _measured(ours: Served, naive: Served, runs: int) -> list[Row]:
+    root = await Client(ours.port, ROOT_KEY).open()
     secret, asset = await place(root)
-    empty = served.memory_bytes
-    sockets = [await _subscribed(served.port, secret) for _ in range(SUBSCRIBERS)]
-    await asyncio.sleep(1)
-    each_kib = (served.memory_bytes - empty) / SUBSCRIBERS / 1024
-    writer = await Client(served.port, secret).open()
-    cpu_us, p50, p99, errors = [], [], [], 0
-    terms = {"assetId": asset, "holderReference": "BENCH", "currency": "USD", "amount": "10.00"}
-    for _ in range(runs):
-        told: list[float] = []
-        committed: list[float] = []
+    await root.close()
+    rows: list[Row] = []
+    for size, events in SIZES.items():
+        crowds = [Crowd(ours, secret, asset, size, events)]
+        if size in NAIVE_SIZES:
+            crowds.append(Crowd(naive, "", "ast_bench", size, NAIVE_SIZES[size]))
+        for crowd in crowds:
+            await crowd.gather()
+        for _ in range(runs):
+            for crowd in crowds:
+                await crowd.tell()
+        for crowd in crowds:
+            await crowd.leave()
+        rows += _rows(size, *crowds)
+    return rows
 
-        async def listen(socket: Any) -> None:
-            for number in range(EVENTS):
-                message = json.loads(await socket.recv())
-                assert message["type"] == "next", message
-                told.append(time.perf_counter() - committed[number])
 
-        listening = [asyncio.create_task(listen(socket)) for socket in sockets]
-        cpu = served.cpu_seconds
-        for _ in range(EVENTS):
-            committed.append(time.perf_counter())
-            await writer.ask(CREATE, i=terms)
-            await asyncio.sleep(0.25)
-        await asyncio.gather(*listening)
-        cpu_us.append((served.cpu_seconds - cpu) / (EVENTS * SUBSCRIBERS) * 1e6)
-        told.sort()
-        p50.append(told[len(told) // 2] * 1000)
-        p99.append(told[int(len(told) * 0.99)] * 1000)
-        errors += EVENTS * SUBSCRIBERS - len(told)
-    for socket in sockets:
-        await socket.close()
-    note = "from before the mutation is sent; the client shares the cores"
+def _rows(size: int, ours: Crowd, naive: Crowd | None = None) -> list[Row]:
+    errors = ours.errors + (naive.errors if naive else 0)
+    figures = {
+        "cpu_us_max": round(max(ours.cpu_us), 1),
+        "cpu_us": median(ours.cpu_us),
+        "kib_each": round(ours.kib_each, 1),
+    }
+    latency = {"p50_ms": median(ours.p50), "p99_ms": median(ours.p99), "p99_ms_max": round(max(ours.p99), 1)}
+    if naive is not None:
+        figures |= {
+            "strawberry_cpu_us": median(naive.cpu_us),
+            "strawberry_kib_each": round(naive.kib_each, 1),
+            "vs_strawberry": round(median(naive.cpu_us) / median(ours.cpu_us), 2),
+        }
+        latency |= {"strawberry_p50_ms": median(naive.p50), "strawberry_p99_ms": median(naive.p99)}
+    note = "from before the mutation is sent; one client process reads all sockets on the same cores"
     return [
-        Row(
-            "fanout_1000",
-            {"cpu_us_max": max(cpu_us), "cpu_us": median(cpu_us), "kib_each": round(each_kib, 1)},
-            errors,
-        ),
-        Row("fanout_latency_1000", {"p50_ms": median(p50), "p99_ms_max": max(p99)}, errors, note),
+        Row(f"fanout_{size}", figures, errors, "the mutation that is told included"),
+        Row(f"fanout_latency_{size}", latency, errors, note),
     ]
 
 
 def rows(runs: int) -> list[Row]:
     """The rows of this benchmark."""
-    with serving() as served:
-        return asyncio.run(_measured(served, runs))
+    with (
+        database() as address,
+        serving(address) as ours,
+        node.naive(address.owner_url or address.url) as naive,
+    ):
+        return asyncio.run(_measured(ours, naive, runs))

@@ -1,17 +1,20 @@
 """A server as most would write it: Strawberry, the ORM of SQLAlchemy, one transaction a command, pg_notify in it.
 
-It keeps its own tables, answers the benchmark's documents word for word, and checks next to nothing.
+It keeps its own tables, answers the benchmark's documents word for word, and checks next to nothing. Its streams are
+Strawberry's as they come, each with a queue, fed by one LISTEN from what the notification carries: they read nothing.
 `python -m benchmarks.peers.naive DATABASE_URL PORT`
 """
 
 import asyncio
 import json
 import sys
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import strawberry
 import uvicorn
 from sqlalchemy import ForeignKey, MetaData, func, select, text
@@ -128,7 +131,18 @@ async def _written(
     session.add(event)
     session.add(Audit(operation=operation, resource_id=of.id, payload={"at": datetime.now(UTC).isoformat()}))
     await session.flush()
-    told = json.dumps({"sequence": event.sequence, "position": of.id, "state": of.state})
+    told = json.dumps(
+        {
+            "id": f"evt_{uuid4().hex}",
+            "sequence": event.sequence,
+            "position_id": of.id,
+            "new_state": of.state,
+            "amount_moved": str(moved),
+            "currency": of.currency,
+            "held": str(of.held),
+            "recorded_at": datetime.now(UTC).isoformat(),
+        }
+    )
     await session.execute(text("SELECT pg_notify('naive', :told)"), {"told": told})
     answer = Payload(
         position=PositionType(id=of.id, state=of.state, version=of.version, held=of.held),
@@ -194,6 +208,57 @@ class Mutation:
             return await _written(session, "releasePosition", found, before, input.amount)
 
 
+@strawberry.type
+class Balances:
+    held: Decimal
+
+
+@strawberry.type
+class ToldEvent:
+    id: str
+    sequence: int
+    position_id: str
+    new_state: str
+    amount_moved: Decimal
+    currency: str
+    balances_after: Balances
+    recorded_at: datetime
+
+
+@strawberry.type
+class Edge:
+    cursor: str
+    node: ToldEvent
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription
+    async def ledger_events(self, info: strawberry.Info) -> AsyncGenerator[Edge, None]:
+        mine: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        subscribers: set[asyncio.Queue[dict[str, Any]]] = info.context["subscribers"]
+        subscribers.add(mine)
+        try:
+            while True:
+                told = await mine.get()
+                yield Edge(cursor=str(told["sequence"]), node=_event(told))
+        finally:
+            subscribers.discard(mine)
+
+
+def _event(told: dict[str, Any]) -> ToldEvent:
+    return ToldEvent(
+        id=told["id"],
+        sequence=told["sequence"],
+        position_id=told["position_id"],
+        new_state=told["new_state"],
+        amount_moved=Decimal(told["amount_moved"]),
+        currency=told["currency"],
+        balances_after=Balances(held=Decimal(told["held"])),
+        recorded_at=datetime.fromisoformat(told["recorded_at"]),
+    )
+
+
 def main() -> None:
     """Serve until told to stop."""
     url, port = sys.argv[1], int(sys.argv[2])
@@ -201,16 +266,24 @@ def main() -> None:
         url.replace("postgresql://", "postgresql+asyncpg://"), pool_size=POOL, max_overflow=0
     )
     sessions = async_sessionmaker(engine, expire_on_commit=False)
+    subscribers: set[asyncio.Queue[dict[str, Any]]] = set()
+
+    def tell(_connection: object, _pid: int, _channel: str, payload: object) -> None:
+        told = json.loads(str(payload))
+        for queue in subscribers:
+            queue.put_nowait(told)
 
     class Naive(GraphQL[Any, Any]):
         async def get_context(self, request: Any, response: Any) -> Any:
-            return {"sessions": sessions}
+            return {"sessions": sessions, "subscribers": subscribers}
 
     async def serve() -> None:
         async with engine.begin() as connection:
             await connection.execute(CreateSchema("naive", if_not_exists=True))
             await connection.run_sync(Stored.metadata.create_all)
-        schema = strawberry.Schema(Query, Mutation, extensions=[ParserCache, ValidationCache])
+        listener = await asyncpg.connect(url)
+        await listener.add_listener("naive", tell)
+        schema = strawberry.Schema(Query, Mutation, Subscription, extensions=[ParserCache, ValidationCache])
         config = uvicorn.Config(Naive(schema), port=port, log_level="warning", access_log=False)
         await uvicorn.Server(config).serve()
 
