@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from app import dev
 from app.cli import main
 from app.http.graphiql import DevelopmentKey
+from app.interrupts import Interrupts
 from app.settings import Settings
 from tests.serving import free_port
 
@@ -37,7 +38,7 @@ def test_a_made_root_key_is_printed_and_a_given_one_is_not(
         monkeypatch.setenv("ROOT_API_KEY", KEY.key)
     asked: dict[str, bool] = {}
 
-    def run(settings: Settings, *, tell_key: bool, **_others: bool) -> None:
+    def run(settings: Settings, interrupts: Interrupts, *, tell_key: bool, **_others: bool) -> None:
         asked.update(tell_key=tell_key)
 
     monkeypatch.setattr(dev, "run", run)
