@@ -9,8 +9,9 @@
 Of a proof of consistency it checks that the ledger only grew from one head to a later one; --size and --root are the
 later one's then, --from-size and --from-root the earlier one's, and both are looked for on the chain.
 
-Give the contract's address as you know it from elsewhere: an address that comes with the proof proves nothing. Exits
-with 0 when everything holds, with 1 when something does not, with 2 when it could not be found out.
+Give the contract's address and the ledger's name as you know them from elsewhere: what comes with the proof proves
+nothing, and whoever may write to the contract may write two ledgers there. What a proof says of an anchor's id, state
+and block is not looked at. Exits with 0 when everything holds, 1 when something does not, 2 when it is not known.
 
 What is checked (RFC 6962, with SHA-256):
   1. hash  = sha256("escrowgrid.event.1" + previous hash + content): the content is what was hashed;
@@ -23,7 +24,9 @@ What is checked (RFC 6962, with SHA-256):
 
 import argparse
 import hashlib
+import http.client
 import json
+import re
 import sys
 import urllib.request
 
@@ -34,6 +37,8 @@ ANCHORED = "0x7cd1aecde99af6811cf75335397526e9c32ca8eed27035d2eee23d41062d837d"
 # Where the content, a JSON array, has the event's id and its place in the ledger (from 1).
 ID_PLACE, SEQUENCE_PLACE = 1, 34
 SIZE_MAX = 2**63
+# What reading makes of something of another shape.
+SHAPELESS = (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError)
 
 
 class Wrong(Exception):
@@ -51,18 +56,22 @@ def sha256(*parts):
 
 def unhex(text, what):
     """32 bytes of lower-case hex."""
-    if not isinstance(text, str) or len(text) != 64 or text != text.lower():
+    if not isinstance(text, str) or not re.fullmatch("[0-9a-f]{64}", text):
         raise Wrong(f"{what} is not 64 lower-case hex digits")
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        raise Wrong(f"{what} is not 64 lower-case hex digits") from None
+    return bytes.fromhex(text)
 
 
 def number(value, what):
     """A whole number that is not negative."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < SIZE_MAX:
         raise Wrong(f"{what} is not a whole number")
+    return value
+
+
+def word(value, what):
+    """Letters, digits, - and _: nothing that a terminal could take for more than text."""
+    if not isinstance(value, str) or not re.fullmatch("[0-9A-Za-z_-]{0,66}", value):
+        raise Wrong(f"{what} is not spelled like one")
     return value
 
 
@@ -86,17 +95,22 @@ def root_of(leaf, index, size, path):
     return found
 
 
+def check_version(*versions):
+    """That this file knows how everything is spelled."""
+    if any(number(version, "version") != 1 for version in versions):
+        raise Wrong("this verifier knows version 1")
+
+
 def check_event(proof):
     """That the content was hashed, and sits where the proof says; returns the hash."""
     event = proof["event"]
-    if proof["version"] != 1 or event["hashVersion"] != 1:
-        raise Wrong("this verifier knows version 1")
+    check_version(proof["version"], event["hashVersion"])
     content = event["content"]
     found = sha256(EVENT_TAG, unhex(event["previousHash"], "previousHash"), content.encode())
     if found != unhex(event["hash"], "hash"):
         raise Wrong("the content does not have this hash")
     fields = json.loads(content)
-    if fields[ID_PLACE] != event["id"]:
+    if fields[ID_PLACE] != word(event["id"], "the event's id"):
         raise Wrong("the content is of another event")
     if fields[SEQUENCE_PLACE] != number(proof["inclusion"]["index"], "index") + 1:
         raise Wrong("the content has another place in the ledger")
@@ -151,8 +165,8 @@ def check_consistency(older, newer, path):
 
 def check_log(ledger, head):
     """That the log's name is that of the ledger; returns it."""
-    epoch, nonce = number(head["epoch"], "epoch"), head["nonce"]
-    found = sha256(LOG_TAG, f"{ledger}:{epoch}{nonce and ':'}{nonce}".encode())
+    epoch, nonce = number(head["epoch"], "epoch"), word(head["nonce"], "nonce")
+    found = sha256(LOG_TAG, f"{word(ledger, 'ledger')}:{epoch}{nonce and ':'}{nonce}".encode())
     if found != unhex(head["logId"], "logId"):
         raise Wrong("the log is not that of the ledger")
     return found
@@ -165,51 +179,59 @@ def ask(url, method, *params):
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
             told = json.load(answer)
-    except (OSError, ValueError) as error:
-        raise Unknown(f"the node does not answer: {error}") from None
-    if "error" in told:
-        raise Unknown(f"the node says: {told['error']}")
+    except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
+        raise Unknown(f"the node does not answer: {error!r}") from None
+    if not isinstance(told, dict) or "result" not in told:
+        raise Unknown(f"the node answers: {told!r:.300}")
     return told["result"]
 
 
 def check_chain(head, url, contract, confirmations):
     """That the contract, on that chain, was told this head of the log; returns the block and how many attest it."""
     anchor = head["anchor"]
-    chain_id = int(ask(url, "eth_chainId"), 16)
-    if chain_id != anchor["chainId"]:
-        raise Wrong(f"the node is on chain {chain_id}, the anchor on chain {anchor['chainId']}")
-    receipt = ask(url, "eth_getTransactionReceipt", anchor["transaction"])
-    if receipt is None:
-        raise Wrong("the chain does not have the transaction: make the proof anew, it may have been replaced")
-    if int(receipt["status"], 16) != 1:
-        raise Wrong("the transaction was reverted")
-    topics = [ANCHORED, "0x" + head["logId"]]
-    for log in receipt["logs"]:
-        if log["address"].lower() != contract.lower() or [topic.lower() for topic in log["topics"]] != topics:
-            continue
-        data = bytes.fromhex(log["data"][2:])
-        if int.from_bytes(data[32:64], "big") == head["size"] and data[64:96].hex() == head["root"]:
-            break
-    else:
-        raise Wrong("the transaction does not anchor this root at this contract")
-    block = int(receipt["blockNumber"], 16)
-    deep = int(ask(url, "eth_blockNumber"), 16) - block + 1
+    chain_id, transaction = number(anchor["chainId"], "chainId"), word(anchor["transaction"], "transaction")
+    try:
+        if int(ask(url, "eth_chainId"), 16) != chain_id:
+            raise Wrong(f"the node is not on chain {chain_id}, where the anchor is")
+        receipt = ask(url, "eth_getTransactionReceipt", transaction)
+        if receipt is None:
+            raise Wrong("the chain does not have the transaction, it may have been replaced: prove anew")
+        if int(receipt["status"], 16) != 1:
+            raise Wrong("the transaction was reverted")
+        if not any(is_told(log, head, contract) for log in receipt["logs"]):
+            raise Wrong("the transaction does not anchor this root at this contract")
+        block = int(receipt["blockNumber"], 16)
+        deep = int(ask(url, "eth_blockNumber"), 16) - block + 1
+    except SHAPELESS as error:
+        raise Unknown(f"the node's answer cannot be read: {error!r}") from None
     if deep < confirmations:
         raise Wrong(f"only {deep} blocks attest it")
     return block, deep
 
 
+def is_told(log, head, contract):
+    """Whether a line of a receipt says that the contract was told this head."""
+    topics, data = [ANCHORED, "0x" + head["logId"]], bytes.fromhex(log["data"][2:])
+    return (
+        (log["address"].lower(), [topic.lower() for topic in log["topics"]]) == (contract.lower(), topics)
+        and int.from_bytes(data[32:64], "big") == head["size"]
+        and data[64:96].hex() == head["root"]
+    )
+
+
 def show_chain(head, rpc, contract, confirmations, say):
     """Look for one head on the chain, and say where it is."""
     chain, address = head["anchor"]["chainId"], contract or head["anchor"]["contract"]
-    block, deep = check_chain(head, rpc, address, confirmations)
+    block, deep = check_chain(head, rpc, word(address, "contract"), confirmations)
     say(f"anchor  block {block} of chain {chain} holds {head['size']} leaves, attested by {deep} blocks")
     if contract is None:
-        say(f"BUT     the contract's address, {address}, is the proof's own: compare it, or give --contract")
+        say(f"BUT     the contract's address, {address}, is the proof's own: compare, or give --contract")
 
 
-def check(proof, head=None, rpc=None, contract=None, confirmations=1, say=print, older=None):
+def check(proof, head=None, rpc=None, contract=None, confirmations=1, say=print, older=None, ledger=None):
     """Everything that was asked for; raises Wrong or Unknown."""
+    if ledger not in (None, word(proof["ledger"], "ledger")):
+        raise Wrong(f"the proof is of the ledger {proof['ledger']}")
     if "consistency" in proof:
         earlier, later = check_growth(proof, say)
         heads = [(earlier, older), (later, head)]
@@ -220,14 +242,16 @@ def check(proof, head=None, rpc=None, contract=None, confirmations=1, say=print,
     for one, known in heads:
         name = check_log(proof["ledger"], one).hex()
         say(f"log     {name} is that of ledger {proof['ledger']}, epoch {one['epoch']}")
-        if known is not None and (one["size"], one["root"]) != (known[0], known[1].lower()):
+        if known is not None and (one["size"], one["root"]) != known:
             raise Wrong(f"the head is not {known[0]} leaves with the root {known[1]}")
         if rpc is not None:
             show_chain(one, rpc, contract, confirmations, say)
         elif known is None:
             say(
-                "BUT     nothing says yet that this head was anchored: give size and root, or --rpc and --contract"
+                "BUT     nothing says yet that this head was anchored: give size and root, or --rpc, --contract"
             )
+    if rpc is not None and ledger is None:
+        say("BUT     whose ledger this is says the proof alone: compare its name, or give --ledger")
 
 
 def check_leaf(proof, say):
@@ -241,8 +265,7 @@ def check_leaf(proof, say):
 
 def check_growth(proof, say):
     """A proof of consistency; returns both heads."""
-    if proof["version"] != 1:
-        raise Wrong("this verifier knows version 1")
+    check_version(proof["version"])
     older, newer = proof["from"], proof["to"]
     check_consistency(older, newer, [unhex(step, "a step of the path") for step in proof["consistency"]])
     say(f"growth  of {newer['size']} leaves with the root {newer['root']}")
@@ -254,39 +277,39 @@ def head_of(parser, size, root):
     """A head from the command line, or None."""
     if (size is None) != (root is None):
         parser.error("a head is its size and its root: trees of different sizes may share a path")
-    return None if root is None else (size, root)
+    return None if root is None else (size, root.lower().removeprefix("0x"))
 
 
 def main(arguments=None):
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "proof", help="what `escrowgrid prove`, `escrowgrid anchor consistency` or GraphQL told"
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("proof", help="what `escrowgrid prove`, `anchor consistency` or GraphQL told")
     parser.add_argument("--size", type=int, help="with --root: a head that you know was anchored")
     parser.add_argument("--root", help="its root, in hex")
     parser.add_argument("--from-size", type=int, help="with --from-root: the same of an earlier head")
     parser.add_argument("--from-root", help="its root, in hex")
     parser.add_argument("--rpc", help="JSON-RPC address of a node that you trust")
     parser.add_argument("--contract", help="the address of the contract, as you know it from elsewhere")
+    parser.add_argument("--ledger", help="the ledger's name, as you know it from elsewhere")
     parser.add_argument("--confirmations", type=int, default=1, help="how many blocks have to attest it")
     given = parser.parse_args(arguments)
+    if given.confirmations < 1 or not re.fullmatch("(0x[0-9a-fA-F]{40})?", given.contract or ""):
+        parser.error("confirmations are 1 or more, and a contract's address is 0x and 40 hex digits")
     head = head_of(parser, given.size, given.root)
     older = head_of(parser, given.from_size, given.from_root)
     try:
         with open(given.proof, encoding="utf-8") as file:
             proof = json.load(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         print(f"UNKNOWN the file cannot be read: {error}")
         return 2
     try:
-        check(proof, head, given.rpc, given.contract, given.confirmations, older=older)
+        check(proof, head, given.rpc, given.contract, given.confirmations, older=older, ledger=given.ledger)
     except Wrong as error:
         print(f"WRONG   {error}")
         return 1
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except SHAPELESS as error:
         print(f"WRONG   this is not such a proof: {error!r}")
         return 1
     except Unknown as error:

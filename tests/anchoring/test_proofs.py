@@ -2,10 +2,13 @@
 
 import asyncio
 import copy
+import http.client
+import io
 import json
 import re
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -138,6 +141,82 @@ def flipped(proof: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         changed = copy.deepcopy(proof)
         changed["event"]["content"] = bytes_.decode(errors="surrogateescape")
         yield f"content {bit}", changed
+
+
+HOSTILE: list[tuple[tuple[str, ...], Any]] = [
+    (("ledger",), "x\nHOLDS\x1b[8m"),
+    (("event", "id"), "evt_\x1b[2J"),
+    (("nonce",), 0),
+    (("nonce",), "\r"),
+    (("version",), 1.0),
+    (("version",), True),
+    (("event", "hashVersion"), True),
+    (("anchor", "transaction"), "0x\x07"),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), HOSTILE, ids=str)
+async def test_what_is_no_plain_value_is_refused_and_never_printed(
+    proof: dict[str, Any], deployed: Deployed, tmp_path: Path, place: tuple[str, ...], value: Any
+) -> None:
+    inner = proof
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    file = tmp_path / "proof.json"
+    file.write_text(json.dumps(proof))
+    chain = ["--rpc", deployed.node.url, "--contract", deployed.contract]
+    done = await asyncio.to_thread(run_alone, file, chain)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines()[-1].startswith("WRONG")
+    assert not re.search(r"[^\n -~]|^HOLDS", done.stdout, re.MULTILINE)
+
+
+async def test_a_proof_is_tied_to_the_ledger_that_is_meant(
+    proof: dict[str, Any], deployed: Deployed, tmp_path: Path
+) -> None:
+    file = tmp_path / "proof.json"
+    file.write_text(json.dumps(proof))
+    chain = ["--rpc", deployed.node.url, "--contract", deployed.contract]
+    unnamed = await asyncio.to_thread(run_alone, file, chain)
+    assert (unnamed.returncode, "BUT     whose ledger this is" in unnamed.stdout) == (0, True)
+    named = await asyncio.to_thread(run_alone, file, [*chain, "--ledger", proof["ledger"]])
+    assert (named.returncode, "BUT" in named.stdout) == (0, False)
+    other = await asyncio.to_thread(run_alone, file, [*chain, "--ledger", "ab" * 16])
+    assert (other.returncode, "the proof is of the ledger" in other.stdout) == (1, True)
+
+
+@pytest.mark.parametrize("answer", ["{}", "[]", '{"result": {"status": null}}', "[" * 100_000, "nonsense"])
+async def test_what_a_node_gets_wrong_is_not_blamed_on_the_proof(
+    proof: dict[str, Any], deployed: Deployed, answer: str
+) -> None:
+    def answers(request: Any, **_: Any) -> io.BytesIO:
+        if answer == "nonsense":
+            raise http.client.BadStatusLine("garbage")
+        told = json.loads(request.data)["method"] == "eth_chainId"
+        return io.BytesIO(
+            json.dumps({"result": hex(deployed.node.chain_id)}).encode() if told else answer.encode()
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(urllib.request, "urlopen", answers)
+        with pytest.raises(verify_proof.Unknown):
+            verify_proof.check(proof, None, "http://node", deployed.contract, say=lambda _text: None)
+
+
+def test_a_file_that_is_nested_too_deeply_is_told_in_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "deep.json"
+    file.write_text("[" * 200_000 + "]" * 200_000)
+    done = run_alone(file, [])
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout.startswith("UNKNOWN the file cannot be read")
+
+
+@pytest.mark.parametrize("wrong", [["--confirmations", "0"], ["--contract", "0x1234"]], ids=str)
+def test_what_cannot_be_asked_is_a_mistake_of_use(tmp_path: Path, wrong: list[str]) -> None:
+    done = run_alone(tmp_path / "none.json", wrong)
+    assert done.returncode == 2
+    assert "40 hex digits" in done.stderr
 
 
 async def test_any_flipped_bit_fails(proof: dict[str, Any]) -> None:
