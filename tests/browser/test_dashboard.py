@@ -170,6 +170,21 @@ class TestPositions:
         await dashboard.page.reload()
         await expect(dashboard.page.get_by_label("Holder, in full")).to_have_value(holder)
 
+    async def test_a_filter_that_is_refused_shows_no_rows_of_another_question(
+        self, dashboard: Visit, bookkeeper: Bookkeeper, admin_key: str
+    ) -> None:
+        await asyncio.to_thread(bookkeeper.open)
+        await dashboard.open("/positions", key=admin_key)
+        rows = dashboard.page.locator(".rows-body [data-position]")
+        await expect(rows.first).to_be_visible()
+        await dashboard.page.get_by_label("Currency").fill("XYZ")
+        note = dashboard.page.locator(".heading .note")
+        await expect(note).to_contain_text("there is no such currency")
+        await expect(note).not_to_contain_text("`")
+        await expect(rows).to_have_count(0)
+        await dashboard.page.get_by_label("Currency").fill("USD")
+        await expect(rows.first).to_be_visible()
+
     async def test_a_row_shows_what_happens_to_it_and_new_ones_are_told(
         self, dashboard: Visit, bookkeeper: Bookkeeper, admin_key: str
     ) -> None:

@@ -86,6 +86,41 @@ async def test_a_cut_network_is_shown_and_what_came_in_between_is_marked(
     await expect(visit.page.locator(".feed-row.is-late")).to_have_count(4)
 
 
+async def test_more_than_is_kept_is_counted_once_it_has_caught_up(
+    visit: Visit, between: Relay, browsed: Server
+) -> None:
+    books = Bookkeeper(browsed)
+    await visit.open("/live", key=key_of(browsed, books.institution_id, "READ_ONLY"))
+    await asyncio.to_thread(books.open)
+    await shows_all(visit, browsed, books.institution_id)
+    await visit.page.context.set_offline(True)
+    between.cut()
+    await expect(visit.page.locator(".standing")).to_contain_text("Connection lost at")
+    await asyncio.to_thread(books.crowd, 21)
+    await visit.page.context.set_offline(False)
+    back = visit.page.locator('[data-gap="back"]')
+    told: set[str] = set()
+    while "2100 events came in between" not in "".join(told):
+        told.add((await back.inner_text(timeout=60_000)).partition(": ")[2])
+        assert told <= {"catching up with what came in between", "2100 events came in between"}
+
+
+async def test_what_could_not_be_read_is_read_when_the_network_is_back(
+    visit: Visit, between: Relay, browsed: Server
+) -> None:
+    books = Bookkeeper(browsed)
+    position = await asyncio.to_thread(books.open)
+    await visit.open("/live", key=key_of(browsed, books.institution_id, "READ_ONLY"))
+    await visit.page.context.set_offline(True)
+    between.cut()
+    await visit.page.get_by_role("link", name="Positions").click()
+    note = visit.page.locator(".heading .note")
+    await expect(note).to_have_text("The server cannot be reached.")
+    await visit.page.context.set_offline(False)
+    await expect(visit.page.locator(f'[data-position="{position}"]')).to_be_visible()
+    await expect(note).to_have_text("1 position")
+
+
 async def test_many_cuts_lose_and_repeat_nothing(visit: Visit, between: Relay, browsed: Server) -> None:
     books = Bookkeeper(browsed)
     await visit.open("/live", key=key_of(browsed, books.institution_id, "READ_ONLY"))

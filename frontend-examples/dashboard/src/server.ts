@@ -23,7 +23,8 @@ export interface SocketListeners {
 /** Why something failed, in words for people. */
 export function words(error: CombinedError): string {
   if (error.networkError) return "The server cannot be reached.";
-  return error.graphQLErrors.map(({ message }) => message).join(" ") || error.message;
+  // What the API quotes, people need not read as code.
+  return (error.graphQLErrors.map(({ message }) => message).join(" ") || error.message).replaceAll("`", "");
 }
 
 export function connect(key: string, onRefused: (why: string) => void): Link {

@@ -9,7 +9,9 @@ import { LineRow } from "./LineRow";
 const MINUTE_MS = 60_000;
 const COUNT_MS = 5_000;
 
-type Shown = { key: string; line: Line; isLate: boolean } | { key: string; gap: Gap; end: "lost" | "back"; late: number };
+type Shown =
+  | { key: string; line: Line; isLate: boolean }
+  | { key: string; gap: Gap; end: "lost" | "back"; late: number | null };
 
 /** Everything that happens, as it happens. */
 export function Live() {
@@ -23,13 +25,17 @@ export function Live() {
     const timer = setInterval(count, COUNT_MS);
     return () => clearInterval(timer);
   }, []);
-  const { events, gaps } = held ?? feed;
+  const { events: all, gaps } = held ?? feed;
+  const of = (lines: readonly Line[]) => lines.filter((line) => !institution || line.institutionId === institution);
+  const events = useMemo(() => of(all), [all, institution]);
+  // How far it has come: until it is level, nobody knows how much came in between.
+  const newest = all[0] ? orderOf(all[0]) : 0;
   const shown = useMemo(
-    () => arrange(events.filter((line) => !institution || line.institutionId === institution), gaps),
-    [events, gaps, institution],
+    () => arrange(events, gaps, newest, institution === null),
+    [events, gaps, newest, institution],
   );
   const keys = useMemo(() => shown.map(({ key }) => key), [shown]);
-  const waiting = held ? feed.received - held.received : 0;
+  const waiting = held ? of(feed.events.slice(0, feed.received - held.received)).length : 0;
 
   return (
     <div className="screen tall">
@@ -74,15 +80,21 @@ function ShownRow({ shown }: { shown: Shown }): ReactNode {
   const { gap, end, late } = shown;
   return (
     <div role="cell" className={`gap is-${end}`} data-gap={end}>
-      {end === "lost"
-        ? `Connection lost at ${clock(gap.lostAt)}`
-        : `Back at ${clock(gap.backAt!)}: ${late === 0 ? "nothing" : late === 1 ? "1 event" : `${late} events`} came in between`}
+      {end === "lost" ? `Connection lost at ${clock(gap.lostAt)}` : `Back at ${clock(gap.backAt!)}: ${between(late)}`}
     </div>
   );
 }
 
-/** Events with the times without connection among them, newest first. */
-function arrange(events: readonly Line[], gaps: readonly Gap[]): Shown[] {
+function between(late: number | null): string {
+  if (late === null) return "catching up with what came in between";
+  return `${late === 0 ? "nothing" : late === 1 ? "1 event" : `${late} events`} came in between`;
+}
+
+/**
+ * Events with the times without connection among them, newest first. Sequences have no gaps: of all events, they count
+ * those that are no longer kept as well.
+ */
+function arrange(events: readonly Line[], gaps: readonly Gap[], newest: number, isAll: boolean): Shown[] {
   const late = (line: Line) => gaps.some((gap) => isWithin(line, gap));
   const rows: Shown[] = events.map((line) => ({ key: line.id, line, isLate: late(line) }));
   for (const gap of gaps) {
@@ -90,8 +102,9 @@ function arrange(events: readonly Line[], gaps: readonly Gap[]): Shown[] {
     rows.splice(lost < 0 ? rows.length : lost, 0, { key: `lost-${gap.id}`, gap, end: "lost", late: 0 });
     if (gap.through === null) continue;
     const back = rows.findIndex((row) => ("line" in row ? orderOf(row.line) <= gap.through! : row.gap === gap));
-    const count = events.filter((line) => isWithin(line, gap)).length;
-    rows.splice(back, 0, { key: `back-${gap.id}`, gap, end: "back", late: count });
+    const count = isAll ? gap.through - gap.after : events.filter((line) => isWithin(line, gap)).length;
+    const late = newest < gap.through ? null : count;
+    rows.splice(back, 0, { key: `back-${gap.id}`, gap, end: "back", late });
   }
   return rows;
 }

@@ -128,7 +128,7 @@ function useList(search: URLSearchParams) {
   const client = useClient();
   const scope = useScope();
   const { institution } = useSession();
-  const { events, received } = useFeed();
+  const { events, received, standing } = useFeed();
   const [state, setState] = useState<ListState>(EMPTY);
   const [round, setRound] = useState(0);
   const turn = useRef(0);
@@ -146,7 +146,11 @@ function useList(search: URLSearchParams) {
       const { data, error } = await client.query(PositionsDocument, variables).toPromise();
       if (mine !== turn.current) return;
       isReading.current = false;
-      if (!data) return setState((now) => ({ ...now, next: null, trouble: error ? words(error) : null }));
+      if (!data) {
+        const trouble = error ? words(error) : null;
+        // The rows of another question are no answer to this one.
+        return setState((now) => (after === null ? { ...EMPTY, trouble } : { ...now, next: null, trouble }));
+      }
       const { edges, pageInfo, totalCount } = data.positions;
       setState((now) => ({
         rows: [...(after === null ? [] : now.rows), ...edges.map(({ node }) => node)],
@@ -164,6 +168,10 @@ function useList(search: URLSearchParams) {
     setState((now) => ({ ...now, next: null }));
     void read(null);
   }, [read, round]);
+
+  useEffect(() => {
+    if (standing === "live" && state.trouble !== null) setRound((now) => now + 1);
+  }, [standing]);
 
   const more = useCallback(() => {
     if (state.next !== null && !isReading.current) void read(state.next);
