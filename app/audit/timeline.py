@@ -10,13 +10,13 @@ from typing import Any
 
 from app.audit.model import LEDGER_ACTIONS, Action, AuditEvent, Outcome, of_ledger
 from app.kit.canonical import EPOCH, micros
-from app.kit.cursor import BadCursor, unseal
+from app.kit.cursor import BadCursor, seal, unseal
 from app.kit.ids import is_id
 from app.ledger.model import Event
 from app.ledger.trail import BEFORE_ALL, BEHIND_ALL, Between, number
 from app.principal import ALL_INSTITUTIONS
 from app.storage.conditions import Condition
-from app.storage.paging import Cursor, Page, PageRequest
+from app.storage.paging import Page, PageRequest
 
 # In the order of the database ("C") these stand before and behind every id.
 BEFORE_IDS = ""
@@ -177,7 +177,7 @@ def joined(
         kept.reverse()
     order = label(scope, newest_first=newest_first)
     return Page(
-        tuple((Cursor(order, (micros(place.moment), place.part)), event) for place, event in kept),
+        tuple((seal(order, micros(place.moment), place.part), event) for place, event in kept),
         has_next=request.before is not None if request.backward else more,
         has_previous=more if request.backward else request.after is not None,
     )

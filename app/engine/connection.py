@@ -2,13 +2,13 @@
 
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 import strawberry
 
 from app.engine.enums import describe
 from app.errors import BadRequest
-from app.storage.paging import Cursor, Page, PageRequest
+from app.storage.paging import Page, PageRequest
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -60,19 +60,11 @@ class PageInfo:
     )
 
 
-def _spelled(self: "Edge[Any]") -> str:
-    return self.place()
-
-
 @strawberry.type(description="One row of a list and its place.")
 class Edge(Generic[T]):
     """Relay's edge."""
 
-    place: strawberry.Private[Cursor]
-
-    cursor: str = strawberry.field(
-        resolver=_spelled, description="The place of this row: give it as `after` or `before`."
-    )
+    cursor: str = strawberry.field(description="The place of this row: give it as `after` or `before`.")
     node: T = strawberry.field(description="The row.")
 
 
@@ -95,12 +87,12 @@ class Connection(Generic[T]):
 
 def connection(page: Page[M], of: Callable[[M], T], count: Callable[[], Awaitable[int]]) -> Connection[T]:
     """The connection that a page of models makes."""
-    edges = [Edge(place=cursor, node=of(row)) for cursor, row in page.rows]
+    edges = [Edge(cursor=cursor, node=of(row)) for cursor, row in page.rows]
     info = PageInfo(
         has_next_page=page.has_next,
         has_previous_page=page.has_previous,
-        start_cursor=edges[0].place() if edges else None,
-        end_cursor=edges[-1].place() if edges else None,
+        start_cursor=edges[0].cursor if edges else None,
+        end_cursor=edges[-1].cursor if edges else None,
     )
     return Connection(edges=edges, page_info=info, count=count)
 

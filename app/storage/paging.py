@@ -66,25 +66,10 @@ class PageRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Cursor:
-    """A row's place in its list; spelled by calling it, for most pages are asked for that of their last row alone."""
-
-    label: str
-    values: tuple[Any, ...]
-    spell: Callable[[Sequence[Any]], str] | None = None
-
-    def __call__(self) -> str:
-        """The text that a client gives as `after` or `before`."""
-        if self.spell is not None:
-            return self.spell(self.values)
-        return seal(self.label, *map(_sealable, self.values))
-
-
-@dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """The rows found, each with its cursor, and whether there are more on either side."""
 
-    rows: tuple[tuple[Cursor, T], ...]
+    rows: tuple[tuple[str, T], ...]
     has_next: bool
     has_previous: bool
 
@@ -195,9 +180,11 @@ def _typed(column: ColumnElement[Any], value: str | int) -> Any:
     raise BadCursor("the cursor belongs to a list with another order")
 
 
-def _cursor(order: Order, row: Row[Any]) -> Cursor:
-    # What `paged` added stands last.
-    return Cursor(order.label, row[-len(order.columns) :], order.spell)
+def _cursor(order: Order, row: Row[Any]) -> str:
+    values = [row._mapping[f"{KEY}{i}"] for i in range(len(order.columns))]
+    if order.spell is not None:
+        return order.spell(values)
+    return seal(order.label, *map(_sealable, values))
 
 
 def _sealable(value: Any) -> str | int:
