@@ -8,16 +8,13 @@
 
 Of a proof of consistency it checks that the ledger only grew from one head to a later one; --size and --root are the
 later one's then, --from-size and --from-root the earlier one's, and both are looked for on the chain.
-
 Give the contract's address and the ledger's name as you know them from elsewhere: what comes with the proof proves
-nothing, and whoever may write to the contract may write two ledgers there. What a proof says of an anchor's id, state
-and block is not looked at. Exits with 0 when everything holds, 1 when something does not, 2 when it is not known.
+nothing. Exits with 0 when everything holds, 1 when something does not, 2 when it could not be found out.
 
 What is checked (RFC 6962, with SHA-256):
   1. hash  = sha256("escrowgrid.event.1" + previous hash + content): the content is what was hashed;
   2. leaf  = sha256(0x00 + hash), and with the path from the leaf up: root;
-  3. log   = sha256("escrowgrid.log.1" + ledger + ":" + epoch): whose root it is; of a ledger that was restored,
-     ":" and the epoch's nonce come after;
+  3. log   = sha256("escrowgrid.log.1" + ledger + ":" + epoch), after a restore + ":" + nonce: whose root it is;
   4. the transaction's receipt holds the contract's Anchored(log, previous size, size, root);
   of a proof of consistency, instead of 1 and 2: the path leads to both roots (RFC 9162, section 2.1.4.2).
 """
@@ -37,7 +34,6 @@ ANCHORED = "0x7cd1aecde99af6811cf75335397526e9c32ca8eed27035d2eee23d41062d837d"
 # Where the content, a JSON array, has the event's id and its place in the ledger (from 1).
 ID_PLACE, SEQUENCE_PLACE = 1, 34
 SIZE_MAX = 2**63
-# What reading makes of something of another shape.
 SHAPELESS = (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError)
 
 
@@ -95,17 +91,11 @@ def root_of(leaf, index, size, path):
     return found
 
 
-def check_version(*versions):
-    """That this file knows how everything is spelled."""
-    if any(number(version, "version") != 1 for version in versions):
-        raise Wrong("this verifier knows version 1")
-
-
 def check_event(proof):
     """That the content was hashed, and sits where the proof says; returns the hash."""
-    event = proof["event"]
-    check_version(proof["version"], event["hashVersion"])
-    content = event["content"]
+    event, content = proof["event"], proof["event"]["content"]
+    if (number(proof["version"], "version"), number(event["hashVersion"], "version")) != (1, 1):
+        raise Wrong("this verifier knows version 1")
     found = sha256(EVENT_TAG, unhex(event["previousHash"], "previousHash"), content.encode())
     if found != unhex(event["hash"], "hash"):
         raise Wrong("the content does not have this hash")
@@ -157,7 +147,6 @@ def check_consistency(older, newer, path):
     first_root, root = unhex(older["root"], "the earlier root"), unhex(newer["root"], "the later root")
     if not 0 < first <= size:
         raise Wrong("the earlier head is empty, or larger than the later one")
-    # One head is consistent with itself, without a path.
     alike = first == size and not path and (first_root, first_root)
     if (first_root, root) != (alike if first == size else roots_of(first, first_root, size, path)):
         raise Wrong("the path leads to other roots")
@@ -198,7 +187,13 @@ def check_chain(head, url, contract, confirmations):
             raise Wrong("the chain does not have the transaction, it may have been replaced: prove anew")
         if int(receipt["status"], 16) != 1:
             raise Wrong("the transaction was reverted")
-        if not any(is_told(log, head, contract) for log in receipt["logs"]):
+        wanted = (contract.lower(), [ANCHORED, "0x" + head["logId"]], head["size"], head["root"])
+        for log in receipt["logs"]:
+            data = bytes.fromhex(log["data"][2:])
+            told = (log["address"].lower(), [topic.lower() for topic in log["topics"]])
+            if (*told, int.from_bytes(data[32:64], "big"), data[64:96].hex()) == wanted:
+                break
+        else:
             raise Wrong("the transaction does not anchor this root at this contract")
         block = int(receipt["blockNumber"], 16)
         deep = int(ask(url, "eth_blockNumber"), 16) - block + 1
@@ -207,25 +202,6 @@ def check_chain(head, url, contract, confirmations):
     if deep < confirmations:
         raise Wrong(f"only {deep} blocks attest it")
     return block, deep
-
-
-def is_told(log, head, contract):
-    """Whether a line of a receipt says that the contract was told this head."""
-    topics, data = [ANCHORED, "0x" + head["logId"]], bytes.fromhex(log["data"][2:])
-    return (
-        (log["address"].lower(), [topic.lower() for topic in log["topics"]]) == (contract.lower(), topics)
-        and int.from_bytes(data[32:64], "big") == head["size"]
-        and data[64:96].hex() == head["root"]
-    )
-
-
-def show_chain(head, rpc, contract, confirmations, say):
-    """Look for one head on the chain, and say where it is."""
-    chain, address = head["anchor"]["chainId"], contract or head["anchor"]["contract"]
-    block, deep = check_chain(head, rpc, word(address, "contract"), confirmations)
-    say(f"anchor  block {block} of chain {chain} holds {head['size']} leaves, attested by {deep} blocks")
-    if contract is None:
-        say(f"BUT     the contract's address, {address}, is the proof's own: compare, or give --contract")
 
 
 def check(proof, head=None, rpc=None, contract=None, confirmations=1, say=print, older=None, ledger=None):
@@ -245,12 +221,16 @@ def check(proof, head=None, rpc=None, contract=None, confirmations=1, say=print,
         if known is not None and (one["size"], one["root"]) != known:
             raise Wrong(f"the head is not {known[0]} leaves with the root {known[1]}")
         if rpc is not None:
-            show_chain(one, rpc, contract, confirmations, say)
+            address = word(contract or one["anchor"]["contract"], "contract")
+            block, deep = check_chain(one, rpc, address, confirmations)
+            say(f"anchor  block {block} holds {one['size']} leaves, attested by {deep} blocks")
         elif known is None:
             say(
                 "BUT     nothing says yet that this head was anchored: give size and root, or --rpc, --contract"
             )
-    if rpc is not None and ledger is None:
+    if rpc and not contract:
+        say(f"BUT     the contract's address, {address}, is the proof's own: compare it, or give --contract")
+    if rpc and not ledger:
         say("BUT     whose ledger this is says the proof alone: compare its name, or give --ledger")
 
 
@@ -265,7 +245,8 @@ def check_leaf(proof, say):
 
 def check_growth(proof, say):
     """A proof of consistency; returns both heads."""
-    check_version(proof["version"])
+    if number(proof["version"], "version") != 1:
+        raise Wrong("this verifier knows version 1")
     older, newer = proof["from"], proof["to"]
     check_consistency(older, newer, [unhex(step, "a step of the path") for step in proof["consistency"]])
     say(f"growth  of {newer['size']} leaves with the root {newer['root']}")
@@ -282,8 +263,7 @@ def head_of(parser, size, root):
 
 def main(arguments=None):
     """The command line."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("proof", help="what `escrowgrid prove`, `anchor consistency` or GraphQL told")
     parser.add_argument("--size", type=int, help="with --root: a head that you know was anchored")
     parser.add_argument("--root", help="its root, in hex")
@@ -306,11 +286,8 @@ def main(arguments=None):
         return 2
     try:
         check(proof, head, given.rpc, given.contract, given.confirmations, older=older, ledger=given.ledger)
-    except Wrong as error:
-        print(f"WRONG   {error}")
-        return 1
-    except SHAPELESS as error:
-        print(f"WRONG   this is not such a proof: {error!r}")
+    except (Wrong, *SHAPELESS) as error:
+        print(f"WRONG   {error if isinstance(error, Wrong) else f'this is not such a proof: {error!r}'}")
         return 1
     except Unknown as error:
         print(f"UNKNOWN {error}")

@@ -175,7 +175,7 @@ class Database:
         finally:
             # Whoever has it next is not this operation. Shielded: a cancelled request still gives it back clean.
             info.pop(METER, None)
-            await asyncio.shield(connection.close())
+            await asyncio.shield(_give_back(connection))
 
     async def _scoped(self, engine: AsyncEngine, role: DatabaseRole, scope: str) -> AsyncConnection:
         for attempt in range(CONNECT_ATTEMPTS_MAX):
@@ -205,8 +205,15 @@ class Database:
 
 async def _give_back(connection: AsyncConnection) -> None:
     # One that was never started has nothing to give back, and says so when it is closed.
-    if connection.sync_connection is not None:
+    if connection.sync_connection is None:
+        return
+    try:
         await connection.close()
+    except DBAPIError as error:
+        # There is nothing to end on one that is gone: whoever had it has been told, or has what it asked for.
+        if not is_lost(error):
+            raise
+        log.warning("database connection lost at its end: %s", type(error).__name__)
 
 
 async def driver_of(connection: AsyncConnection) -> Driver:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.serving import free_port
+
 REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("folder", ["/dev/null/folder", "/proc/folder/deeper"])
 def test_a_data_dir_that_cannot_be_made_is_one_line_that_says_what_to_do(folder: str) -> None:
     found = subprocess.run(
-        [sys.executable, "-m", "app.cli", "dev", "--no-demo", "--port", "1"],
+        [sys.executable, "-m", "app.cli", "dev", "--no-demo", "--port", str(free_port())],
         cwd=REPOSITORY,
         env=os.environ | {"DATA_DIR": folder},
         capture_output=True,
