@@ -102,7 +102,7 @@ def check_event(proof):
     fields = json.loads(content)
     if fields[ID_PLACE] != word(event["id"], "the event's id"):
         raise Wrong("the content is of another event")
-    if fields[SEQUENCE_PLACE] != number(proof["inclusion"]["index"], "index") + 1:
+    if number(fields[SEQUENCE_PLACE], "place") != number(proof["inclusion"]["index"], "index") + 1:
         raise Wrong("the content has another place in the ledger")
     return found
 
@@ -274,7 +274,7 @@ def main(arguments=None):
     parser.add_argument("--ledger", help="the ledger's name, as you know it from elsewhere")
     parser.add_argument("--confirmations", type=int, default=1, help="how many blocks have to attest it")
     given = parser.parse_args(arguments)
-    if given.confirmations < 1 or not re.fullmatch("(0x[0-9a-fA-F]{40})?", given.contract or ""):
+    if given.confirmations < 1 or not re.fullmatch("None|0x[0-9a-fA-F]{40}", str(given.contract)):
         parser.error("confirmations are 1 or more, and a contract's address is 0x and 40 hex digits")
     head = head_of(parser, given.size, given.root)
     older = head_of(parser, given.from_size, given.from_root)

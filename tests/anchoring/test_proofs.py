@@ -212,7 +212,9 @@ def test_a_file_that_is_nested_too_deeply_is_told_in_a_line(tmp_path: Path) -> N
     assert done.stdout.startswith("UNKNOWN the file cannot be read")
 
 
-@pytest.mark.parametrize("wrong", [["--confirmations", "0"], ["--contract", "0x1234"]], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [["--confirmations", "0"], ["--contract", "0x1234"], ["--contract", ""]], ids=str
+)
 def test_what_cannot_be_asked_is_a_mistake_of_use(tmp_path: Path, wrong: list[str]) -> None:
     done = run_alone(tmp_path / "none.json", wrong)
     assert done.returncode == 2
