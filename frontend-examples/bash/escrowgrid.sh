@@ -7,9 +7,12 @@ address=${ESCROWGRID_ADDRESS:-http://127.0.0.1:8000/graphql}
 ask() { curl -sS "$@" -H @<(printf 'Authorization: Bearer %s\n' "$ESCROWGRID_KEY"); }
 # name=value pairs as the members of a JSON object; all values are text.
 members() {
-    local given='' pair
+    local given='' pair value
     for pair in "$@"; do
-        given+="${given:+,}\"${pair%%=*}\":\"${pair#*=}\""
+        value=${pair#*=}
+        value=${value//\\/\\\\}
+        value=${value//'"'/'\"'}
+        given+="${given:+,}\"${pair%%=*}\":\"$value\""
     done
     printf '%s' "$given"
 }
@@ -20,27 +23,27 @@ act() {
         --data-binary "{\"query\":\"$(tr -s '\n ' ' ')\",\"variables\":{\"input\":{$(members "$@")}}}" && echo
 }
 
-case ${1:-} in
-held)
+case ${1:-}/$# in
+held/1)
     ask --get "$address" --data-urlencode "query@-" <<'GRAPHQL' && echo
 query Held { positionSummary { currency count held released refunded } }
 GRAPHQL
     ;;
-open)
+open/5)
     act "assetId=$2" "holderReference=$3" "currency=$4" "amount=$5" <<'GRAPHQL'
 mutation Open($input: CreatePositionInput!) {
   createPosition(input: $input) { position { id state amount } replayed userErrors { code message } }
 }
 GRAPHQL
     ;;
-fund)
+fund/2)
     act "id=$2" <<'GRAPHQL'
 mutation Fund($input: MovePositionInput!) {
   fundPosition(input: $input) { position { id state held } replayed userErrors { code message } }
 }
 GRAPHQL
     ;;
-follow)
+follow/1)
     # Server-sent events: the id of each is its cursor, which Last-Event-ID goes on after.
     document=$(
         cat <<'GRAPHQL'

@@ -82,8 +82,10 @@ async def follow(address: str, key: str) -> None:
 
 def retry(error: Exception) -> Exception | None:
     """None for what may pass by itself: a server that is away or restarts."""
-    lasting = isinstance(error, InvalidStatus) and error.response.status_code < 500
-    return error if lasting else None
+    if isinstance(error, InvalidStatus) and error.response.status_code < 500:
+        return RefusedError(f"the server answered {error.response.status_code} where a WebSocket was asked for")
+    print("the server cannot be reached, trying again", file=sys.stderr, flush=True)
+    return None
 
 
 async def stream(socket: ClientConnection, key: str) -> None:

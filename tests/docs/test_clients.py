@@ -95,7 +95,7 @@ async def goes_on(
 def test_bash_asks_opens_and_funds(server: Server, books: Bookkeeper, tmp_path: Path) -> None:
     held = typed(server, tmp_path, "held")["positionSummary"]
     assert {"USD", "EUR"} <= {row["currency"] for row in held}
-    opened = typed(server, tmp_path, "open", books.asset_id, "FROM-BASH", "USD", "12.50")["createPosition"]
+    opened = typed(server, tmp_path, "open", books.asset_id, 'O"Neil\\', "USD", "12.50")["createPosition"]
     assert opened["userErrors"] == []
     funded = typed(server, tmp_path, "fund", opened["position"]["id"])["fundPosition"]
     assert funded["position"]["state"] == "FUNDED"
@@ -103,9 +103,10 @@ def test_bash_asks_opens_and_funds(server: Server, books: Bookkeeper, tmp_path: 
     assert again["userErrors"][0]["code"] == "TRANSITION_NOT_ALLOWED"
 
 
-def test_bash_says_how_it_is_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [(), ("open",), ("fund", "a", "b"), ("other",)], ids=str)
+def test_bash_says_how_it_is_used(tmp_path: Path, words: tuple[str, ...]) -> None:
     done = subprocess.run(
-        ["bash", SCRIPT], cwd=tmp_path, env=plain_environment() | {"ESCROWGRID_KEY": "any"},
+        ["bash", SCRIPT, *words], cwd=tmp_path, env=plain_environment() | {"ESCROWGRID_KEY": "any"},
         capture_output=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 2
