@@ -83,7 +83,9 @@ async def follow(address: str, key: str) -> None:
 def retry(error: Exception) -> Exception | None:
     """None for what may pass by itself: a server that is away or restarts."""
     if isinstance(error, InvalidStatus) and error.response.status_code < 500:
-        return RefusedError(f"the server answered {error.response.status_code} where a WebSocket was asked for")
+        return RefusedError(
+            f"the server answered {error.response.status_code} where a WebSocket was asked for"
+        )
     print("the server cannot be reached, trying again", file=sys.stderr, flush=True)
     return None
 
