@@ -46,18 +46,18 @@ class Lifecycle:
     initial: str
     stages: Mapping[str, State]
     transitions: tuple[Transition, ...]
-    _leaving: dict[str, tuple[Transition, ...]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    _leaving: Mapping[str, tuple[Transition, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        arrows = {
+            stage: tuple(arrow for arrow in self.transitions if stage in arrow.sources)
+            for stage in self.stages
+        }
+        object.__setattr__(self, "_leaving", arrows)
 
     def leaving(self, stage: str) -> tuple[Transition, ...]:
         """The arrows that start at `stage`."""
-        found = self._leaving.get(stage)
-        if found is None:
-            found = tuple(arrow for arrow in self.transitions if stage in arrow.sources)
-            if stage in self.stages:
-                self._leaving[stage] = found
-        return found
+        return self._leaving.get(stage, ())
 
     def is_terminal(self, stage: str) -> bool:
         """Whether nothing can follow."""
