@@ -69,12 +69,6 @@ class AssetCache:
         known = {key: self._templates.get(key) for key in ids}
         return {key: template for key, template in known.items() if template and _sees(scope, template)}
 
-    def forget(self) -> None:
-        """Begin with nothing, as a new process does."""
-        self._pairs.clear()
-        self._templates.clear()
-        self._metadata_size = 0
-
     def _keep(self, key: str, pair: Pair) -> None:
         if key in self._pairs:
             self._pairs.move_to_end(key)
