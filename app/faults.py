@@ -23,7 +23,9 @@ class Fault(click.ClickException):
 def unusable(error: OSError, path: object) -> Fault:
     """What is told of a file or folder that cannot be made, read or written."""
     words = error.strerror or type(error).__name__
-    return Fault(f"{path} cannot be used ({words}): set DATA_DIR to a folder that can be made and written")
+    return Fault(
+        f"{path} cannot be used ({words}): name a place that can be written; for what a server keeps, DATA_DIR"
+    )
 
 
 def settings_of(**changes: object) -> Settings:

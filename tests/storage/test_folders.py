@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.faults import Fault, guarded
 from tests.serving import free_port
 
 REPOSITORY = Path(__file__).parents[2]
@@ -28,3 +29,10 @@ def test_a_data_dir_that_cannot_be_made_is_one_line_that_says_what_to_do(folder:
     last = found.stderr.strip().splitlines()[-1]
     assert folder in last
     assert "DATA_DIR" in last
+
+
+def test_another_file_that_cannot_be_written_is_not_blamed_on_the_database(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    with pytest.raises(Fault, match=r"a folder cannot be used \(Is a directory\): name a place"):
+        guarded(lambda: folder.write_text("x"))
