@@ -55,7 +55,6 @@ async def shared_browser() -> AsyncIterator[Browser]:
 
 @pytest.fixture
 async def dashboard(shared_browser: Browser, server_url: str) -> AsyncIterator[Visit]:
-    """A visit to the dashboard of a server that offers no keys, as one in production does."""
-    async with visiting(shared_browser, server_url) as visit:
-        await visit.page.route("**/graphiql/config.json", lambda route: route.fulfill(status=404))
+    """A visit to the dashboard of a server that offers no keys."""
+    async with visiting(shared_browser, server_url, offers_keys=False) as visit:
         yield visit

@@ -38,8 +38,7 @@ def reader_key(anchoring: Server, books: Bookkeeper) -> str:
 
 @pytest.fixture
 async def visit(shared_browser: Browser, anchoring: Server) -> AsyncIterator[Visit]:
-    async with visiting(shared_browser, anchoring.url) as made:
-        await made.page.route("**/graphiql/config.json", lambda route: route.fulfill(status=404))
+    async with visiting(shared_browser, anchoring.url, offers_keys=False) as made:
         yield made
 
 
@@ -130,8 +129,9 @@ async def test_everybody_can_read_it(
     width: int,
 ) -> None:
     position = await asyncio.to_thread(books.open, "5.00")
-    async with visiting(shared_browser, anchoring.url, scheme=scheme, width=width, bypass_csp=True) as visit:
-        await visit.page.route("**/graphiql/config.json", lambda route: route.fulfill(status=404))
+    async with visiting(
+        shared_browser, anchoring.url, scheme=scheme, width=width, bypass_csp=True, offers_keys=False
+    ) as visit:
         await visit.open(f"/positions/{position}", key=reader_key)
         summary = visit.page.locator(".anchored > summary")
         await expect(summary).to_contain_text("Anchored", timeout=ANCHORED_MILLISECONDS_MAX)

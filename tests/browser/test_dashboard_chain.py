@@ -67,8 +67,7 @@ def anchoring(deployed: Deployed, proxy: Proxy) -> Iterator[Server]:
 
 @pytest.fixture
 async def visit(shared_browser: Browser, anchoring: Server) -> AsyncIterator[Visit]:
-    async with visiting(shared_browser, anchoring.url) as made:
-        await made.page.route("**/graphiql/config.json", lambda route: route.fulfill(status=404))
+    async with visiting(shared_browser, anchoring.url, offers_keys=False) as made:
         yield made
 
 

@@ -32,8 +32,7 @@ async def between(browsed: Server) -> AsyncIterator[Relay]:
 @pytest.fixture
 async def visit(shared_browser: Browser, between: Relay) -> AsyncIterator[Visit]:
     """Somebody behind that network."""
-    async with visiting(shared_browser, f"http://127.0.0.1:{between.port}") as made:
-        await made.page.route("**/graphiql/config.json", lambda route: route.fulfill(status=404))
+    async with visiting(shared_browser, f"http://127.0.0.1:{between.port}", offers_keys=False) as made:
         yield made
 
 

@@ -72,9 +72,8 @@ async def looked_at(
 ) -> AsyncIterator[Visit]:
     scheme, width = request.param
     async with visiting(
-        shared_browser, server_url, scheme=scheme, width=width, height=850, bypass_csp=True
+        shared_browser, server_url, scheme=scheme, width=width, height=850, bypass_csp=True, offers_keys=False
     ) as visit:
-        await visit.page.route("**/graphiql/config.json", lambda route: route.fulfill(status=404))
         yield visit
 
 

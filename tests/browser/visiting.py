@@ -117,14 +117,20 @@ async def visiting(
     width: int = 1280,
     height: int = 900,
     bypass_csp: bool = False,
+    offers_keys: bool = True,
 ) -> AsyncIterator[Visit]:
-    """A fresh profile; at the end nothing has gone wrong in it, and nothing has left the server's address."""
+    """A fresh profile; at the end nothing has gone wrong in it, and nothing has left the server's address.
+
+    Without `offers_keys` the server hands out no key, as one in production does not.
+    """
     context = await browser.new_context(
         color_scheme=scheme, viewport={"width": width, "height": height}, bypass_csp=bypass_csp
     )
     context.set_default_timeout(PATIENCE_MILLISECONDS)
     page = await context.new_page()
     visit = Visit(page, origin)
+    if not offers_keys:
+        await page.route("**/graphiql/config.json", lambda route: route.fulfill(status=404))
 
     def asked(request: Request) -> None:
         visit.addresses.append(request.url)
