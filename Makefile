@@ -24,7 +24,7 @@ test: .venv/installed-dev ## Run the tests: ARGS="-k ledger"
 	@$(RUN) pytest -m "not browser and not alone" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS) || test $$? = 5
 	@$(RUN) pytest -m alone $(ARGS) || test $$? = 5
 
-sweep: .venv/installed-dev ## Ask every role at every field, filter and stream for what is another's (some ten minutes)
+sweep: .venv/installed-dev ## Ask every role at every field, filter and stream for what is another's (a quarter of an hour)
 	@SWEEP=full exec $(RUN) pytest -m sweep --timeout 1800 $(ARGS)
 
 fuzz: .venv/installed-dev ## Send the HTTP and WebSocket front doors CASES=50000 requests and as many frames of nonsense: SEED=1

@@ -103,8 +103,7 @@ function arrange(events: readonly Line[], gaps: readonly Gap[], newest: number, 
     if (gap.through === null) continue;
     const back = rows.findIndex((row) => ("line" in row ? orderOf(row.line) <= gap.through! : row.gap === gap));
     const count = isAll ? gap.through - gap.after : events.filter((line) => isWithin(line, gap)).length;
-    const late = newest < gap.through ? null : count;
-    rows.splice(back, 0, { key: `back-${gap.id}`, gap, end: "back", late });
+    rows.splice(back, 0, { key: `back-${gap.id}`, gap, end: "back", late: newest < gap.through ? null : count });
   }
   return rows;
 }
