@@ -97,8 +97,12 @@ class PostgresBell(BroadcastBackend):
     async def _open(self) -> None:
         connection = await asyncpg.connect(self._url, timeout=CONNECT_TIMEOUT_SECONDS)
         connection.add_termination_listener(lambda _connection: self._lost.set())
-        for channel in self._channels:
-            await connection.add_listener(channel, self._heard)
+        try:
+            for channel in self._channels:
+                await connection.add_listener(channel, self._heard)
+        except BaseException:
+            connection.terminate()
+            raise
         self._listening = connection
 
     async def _keep(self) -> None:
@@ -121,7 +125,8 @@ class PostgresBell(BroadcastBackend):
                 pause = RECONNECT_PAUSE_SECONDS
                 log.info("listening again")
                 self._heard(None, 0, CHANNEL, RECONNECTED)
-            except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            # The driver has errors of its own for a connection that ends just as it is told something.
+            except Exception as error:  # noqa: BLE001 - whatever it is: who stops trying here is deaf for good
                 self._lost.set()
                 log.warning("cannot listen: %s; the tick covers until it works again", type(error).__name__)
                 await asyncio.sleep(pause)
@@ -133,7 +138,7 @@ class PostgresBell(BroadcastBackend):
         try:
             async with self._turn:
                 await self._listening.fetchval("SELECT 1", timeout=CONNECT_TIMEOUT_SECONDS)
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except Exception:  # noqa: BLE001 - as above: a connection that cannot answer is replaced
             return False
         return True
 

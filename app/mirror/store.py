@@ -15,10 +15,11 @@ from app.mirror.model import DELIVERIES, GROWING, INSTITUTIONS, SEEDED, TABLES, 
 from app.mirror.source import Values
 from app.principal import ALL_INSTITUTIONS
 from app.storage.database import DatabaseRole, Driver, exact_json, take_role
+from app.storage.losses import CONNECTION_LOST
 
 CONNECT_SECONDS_MAX = 5
 COMMAND_SECONDS_MAX = 60
-TROUBLES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
+TROUBLES = (*CONNECTION_LOST, asyncpg.PostgresError, ValueError)
 
 REVISION = "SELECT version_num FROM alembic_version"
 HEAD = """

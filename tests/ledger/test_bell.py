@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 from broadcaster import Broadcast
 from broadcaster import Event as Ring
@@ -13,7 +14,7 @@ from pydantic import SecretStr
 
 from app.context import Services
 from app.ledger import bell as bells
-from app.ledger.bell import Bell
+from app.ledger.bell import Bell, PostgresBell
 from app.settings import Settings
 from tests import factories
 from tests.conftest import eventually
@@ -169,6 +170,36 @@ async def test_ones_own_ring_wakes_nobody_twice_and_anothers_does(ringing: Ringi
         await echo.publish(bells.CHANNEL, "another:2")
         await asyncio.sleep(0.02)
         assert len(woken) == before + 1
+
+
+async def test_a_listener_whose_driver_fails_in_a_way_of_its_own_listens_again(
+    owner_url: str,
+    owner: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The driver says that, and not that the connection is lost, of one that ends just as it is told something."""
+    listen, refused = asyncpg.Connection.add_listener, 0
+
+    async def fails_twice(self: asyncpg.Connection, *arguments: Any) -> None:
+        nonlocal refused
+        refused += 1
+        if refused in (2, 3):
+            raise asyncpg.InternalClientError(
+                "cannot switch to state 12; another operation (2) is in progress"
+            )
+        await listen(self, *arguments)
+
+    monkeypatch.setattr(asyncpg.Connection, "add_listener", fails_twice)
+    async with Broadcast(backend=PostgresBell(owner_url)) as bell, bell.subscribe(bells.CHANNEL) as heard:
+        await owner.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+        )
+        assert (await asyncio.wait_for(heard.get(), timeout=3)).message == bells.RECONNECTED
+        await owner.execute("SELECT pg_notify($1, 'me:1')", bells.CHANNEL)
+        assert (await asyncio.wait_for(heard.get(), timeout=3)).message == "me:1"
+    assert refused == 4
+    assert caplog.text.count("cannot listen: InternalClientError") == 2
 
 
 class TestInMemory:

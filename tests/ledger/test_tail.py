@@ -202,11 +202,11 @@ class TestWithoutATick:
     async def test_events_written_while_everything_of_the_bell_is_killed_arrive(
         self, services: Services, second: Services, place: Place, owner: asyncpg.Connection
     ) -> None:
-        waiting = asyncio.create_task(follow(services, place.institution.id, 0, 10))
-        for _ in range(10):
+        waiting = asyncio.create_task(follow(services, place.institution.id, 0, 30))
+        for _ in range(30):
             await kill(owner, await listeners(owner) | await listeners(owner, "SELECT pg_notify%"))
             await second.writer.submit(await factories.opening(second, place.asset))
-        assert await asyncio.wait_for(waiting, timeout=5) == list(range(1, 11))
+        assert await asyncio.wait_for(waiting, timeout=5) == list(range(1, 31))
 
 
 async def listeners(owner: asyncpg.Connection, *queries: str) -> set[int]:
