@@ -41,7 +41,7 @@ async def pages(database: Database, scope: str, span: Span) -> AsyncIterator[Seq
             page = await service.page(connection, scope, request, conditions, newest_first=False)
         if page.rows:
             yield [event for _cursor, event in page.rows]
-            request = replace(request, after=page.rows[-1][0])
+            request = replace(request, after=page.end)
         if not page.has_next:
             return
 

@@ -6,6 +6,7 @@ It goes by time; at one instant the audit rows, by id, stand before the ledger e
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from app.audit.model import LEDGER_ACTIONS, Action, AuditEvent, Outcome, of_ledger
@@ -177,7 +178,7 @@ def joined(
         kept.reverse()
     order = label(scope, newest_first=newest_first)
     return Page(
-        tuple((seal(order, micros(place.moment), place.part), event) for place, event in kept),
+        tuple((partial(seal, order, micros(place.moment), place.part), event) for place, event in kept),
         has_next=request.before is not None if request.backward else more,
         has_previous=more if request.backward else request.after is not None,
     )

@@ -8,7 +8,7 @@ import strawberry
 
 from app.engine.enums import describe
 from app.errors import BadRequest
-from app.storage.paging import Page, PageRequest
+from app.storage.paging import Page, PageRequest, Spelling
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -68,6 +68,19 @@ class Edge(Generic[T]):
     node: T = strawberry.field(description="The row.")
 
 
+class Row(Edge[T]):
+    """An edge whose cursor is spelled when it is asked for, which is seldom."""
+
+    def __init__(self, spelling: Spelling, node: T) -> None:
+        self._spelling = spelling
+        self.node = node
+
+    def __getattr__(self, name: str) -> str:
+        if name != "cursor":
+            raise AttributeError(name)
+        return self._spelling()
+
+
 @strawberry.type(description="One page of a list.")
 class Connection(Generic[T]):
     """Relay's connection; the count is only made when asked for."""
@@ -87,7 +100,7 @@ class Connection(Generic[T]):
 
 def connection(page: Page[M], of: Callable[[M], T], count: Callable[[], Awaitable[int]]) -> Connection[T]:
     """The connection that a page of models makes."""
-    edges = [Edge(cursor=cursor, node=of(row)) for cursor, row in page.rows]
+    edges: list[Edge[T]] = [Row(spelling, of(row)) for spelling, row in page.rows]
     info = PageInfo(
         has_next_page=page.has_next,
         has_previous_page=page.has_previous,

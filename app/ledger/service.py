@@ -166,9 +166,9 @@ def _lines(
 ) -> Page[StatementLine]:
     rows = []
     balance = opening
-    for cursor, event in page.rows:
+    for spelling, event in page.rows:
         balance = balance_after(event, balance)
-        rows.append((cursor, StatementLine(event, _on(event, account), balance)))
+        rows.append((spelling, StatementLine(event, _on(event, account), balance)))
     return Page(tuple(rows), page.has_next, page.has_previous)
 
 

@@ -150,5 +150,5 @@ def _opened(holders: Holders, row: Named) -> Position:
 
 
 def _opened_page(holders: Holders, page: Page[Named]) -> Page[Position]:
-    rows = tuple((cursor, _opened(holders, row)) for cursor, row in page.rows)
+    rows = tuple((spelling, _opened(holders, row)) for spelling, row in page.rows)
     return Page(rows, page.has_next, page.has_previous)

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import (
@@ -33,6 +34,9 @@ PARENT = "_parent"
 # The driver spells infinity as the last instant Python knows, without a zone.
 INFINITY = datetime.max  # noqa: DTZ901
 FOR_EVER = "infinity"
+
+# Most pages are read for their rows alone: a cursor is spelled when it is asked for.
+Spelling = Callable[[], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +71,16 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """The rows found, each with its cursor, and whether there are more on either side."""
+    """The rows found, each with what spells its cursor, and whether there are more on either side."""
 
-    rows: tuple[tuple[str, T], ...]
+    rows: tuple[tuple[Spelling, T], ...]
     has_next: bool
     has_previous: bool
+
+    @property
+    def end(self) -> str:
+        """The cursor of the last row; a page without rows has none."""
+        return self.rows[-1][0]()
 
 
 def paged(statement: Select[Any], order: Order, request: PageRequest) -> Select[Any]:
@@ -97,7 +106,7 @@ def page_of(
     if request.backward:
         kept.reverse()
     return Page(
-        tuple((_cursor(order, row), model(row)) for row in kept),
+        tuple((partial(_cursor, order, row), model(row)) for row in kept),
         has_next=request.before is not None if request.backward else more,
         has_previous=more if request.backward else request.after is not None,
     )

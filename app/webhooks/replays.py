@@ -129,7 +129,7 @@ async def _additions(
             return found[:REPLAY_EVENTS_MAX], True
         if len(inside) < size:
             return found, False
-        after = page.rows[-1][0]
+        after = page.end
 
 
 def _addition(work: Work, endpoint: Endpoint, event: Event) -> Addition:

@@ -54,7 +54,7 @@ async def test_no_page_reads_more_than_it_shows(
     async with services.database.reading(scope) as connection:
         first = await service.page(connection, scope, PageRequest(1500), tests, newest_first=newest_first)
         event.listen(engine, "before_cursor_execute", note)
-        deep = PageRequest(20, after=first.rows[-1][0])
+        deep = PageRequest(20, after=first.end)
         await service.page(connection, scope, deep, tests, newest_first=newest_first)
         event.remove(engine, "before_cursor_execute", note)
         for statement, parameters in ran:
