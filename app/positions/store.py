@@ -25,9 +25,11 @@ from app.kit import money
 from app.personal.store import holders
 from app.positions.model import DEADLINE_MAX
 from app.positions.rows import COLUMNS
+from app.principal import ALL_INSTITUTIONS
 from app.storage.conditions import Condition, narrow, within
-from app.storage.database import Named
+from app.storage.database import Named, driver_of
 from app.storage.paging import Order, Page, PageRequest, count, count_each, fetch_page, fetch_page_each
+from app.storage.statements import fetched
 from app.storage.tables import Id, Moment, Money, Word, metadata
 
 positions = Table(
@@ -67,6 +69,19 @@ ORDERS: Mapping[str, tuple[Any, ...]] = {
     "AMOUNT": (t.amount_key, t.id),
     "EXPIRES": (t.expires_key, t.id),
 }
+# What every list begins with: to put twenty columns together costs more than to ask for them.
+_ROWS = select(*(positions.c[name] for name in COLUMNS))
+# With what the holder's reference is opened with.
+_OPENABLE = _ROWS.add_columns(h.c.reference, h.c.data_key).select_from(
+    positions.outerjoin(h, (h.c.institution_id == t.institution_id) & (h.c.id == t.holder_id))
+)
+# Straight through the driver: this is asked most. Holders one by one along the key, whatever is known of them.
+BY_ID = f"""
+SELECT {", ".join("p." + column for column in COLUMNS)}, h.reference, h.data_key FROM positions p
+LEFT JOIN LATERAL (SELECT reference, data_key FROM holders WHERE institution_id = p.institution_id AND id = p.holder_id
+                   LIMIT 1) h ON true
+WHERE p.id = ANY($1::text[])
+"""
 OPEN_STATES = frozenset({"CREATED", "FUNDED", "PARTIALLY_RELEASED"})
 
 Conditions = tuple[Condition, ...]
@@ -99,21 +114,23 @@ def order(name: str, *, descending: bool, alone: bool = True) -> Order:
 
 async def fetch_many(connection: AsyncConnection, scope: str, ids: Sequence[str]) -> Sequence[Named]:
     """Positions by id, with their holders; those of others are not there."""
-    rows = await connection.execute(_with_holders(_select(scope)).where(t.id.in_(ids)))
-    return [row._mapping for row in rows]
+    driver = await driver_of(connection)
+    if scope == ALL_INSTITUTIONS:
+        return await fetched(connection, driver, BY_ID, (ids,))
+    return await fetched(connection, driver, f"{BY_ID} AND p.institution_id = $2", (ids, scope))
 
 
 async def fetch_list(
     connection: AsyncConnection, scope: str, conditions: Conditions, order: Order, request: PageRequest
 ) -> Page[Named]:
     """One page of the positions that pass, with their holders."""
-    statement = _with_holders(_narrowed(scope, conditions))
+    statement = _narrowed(_OPENABLE, scope, conditions)
     return await fetch_page(connection, statement, order, request, _mapping)
 
 
 async def count_list(connection: AsyncConnection, scope: str, conditions: Conditions) -> int:
     """How many positions pass."""
-    return await count(connection, _narrowed(scope, conditions))
+    return await count(connection, _narrowed(_ROWS, scope, conditions))
 
 
 async def fetch_each(
@@ -125,7 +142,7 @@ async def fetch_each(
     request: PageRequest,
 ) -> Mapping[str, Page[Named]]:
     """One page of the positions of each asset, with their holders."""
-    statement = _with_holders(_narrowed(scope, conditions))
+    statement = _narrowed(_OPENABLE, scope, conditions)
     return await fetch_page_each(connection, asset_ids, t.asset_id, statement, order, request, _mapping)
 
 
@@ -133,16 +150,7 @@ async def count_of_each(
     connection: AsyncConnection, scope: str, asset_ids: Sequence[str], conditions: Conditions
 ) -> Mapping[str, int]:
     """How many positions each asset has."""
-    return await count_each(connection, asset_ids, t.asset_id, _narrowed(scope, conditions))
-
-
-def _select(scope: str) -> Select[Any]:
-    return within(select(*(positions.c[name] for name in COLUMNS)), t.institution_id, scope)
-
-
-def _with_holders(statement: Select[Any]) -> Select[Any]:
-    joined = positions.outerjoin(h, (h.c.institution_id == t.institution_id) & (h.c.id == t.holder_id))
-    return statement.add_columns(h.c.reference, h.c.data_key).select_from(joined)
+    return await count_each(connection, asset_ids, t.asset_id, _narrowed(_ROWS, scope, conditions))
 
 
 def passing(statement: Select[Any], c: Columns, conditions: Conditions) -> Select[Any]:
@@ -172,8 +180,8 @@ def _held_for(c: Columns, pairs: Sequence[tuple[str, bytes]]) -> ColumnElement[b
     return passes
 
 
-def _narrowed(scope: str, conditions: Conditions) -> Select[Any]:
-    statement = passing(_select(scope), t, conditions)
+def _narrowed(statement: Select[Any], scope: str, conditions: Conditions) -> Select[Any]:
+    statement = passing(within(statement, t.institution_id, scope), t, conditions)
     states = [set(_values(c)) for c in conditions if c.field == "state"]
     if states and set.intersection(*states) <= OPEN_STATES:
         # Lets the partial index on open positions serve.
