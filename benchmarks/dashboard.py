@@ -1,36 +1,33 @@
-"""The dashboard's page of 50 positions with 10 events each over HTTP: ours, PostGraphile's and Mercurius's."""
+"""What a dashboard asks, over HTTP: of us, of PostGraphile and of Mercurius, on the same rows."""
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from pydantic import SecretStr
 
 from app.main import assemble
+from app.positions.model import Position
 from app.settings import Settings
 from app.storage.database import Address
 from benchmarks.client import Client
 from benchmarks.machine import Row, median
-from benchmarks.nested import PAGE, filled
+from benchmarks.nested import filled
 from benchmarks.peers import node
+from benchmarks.questions import QUESTIONS, Question
 from benchmarks.server import PERSONAL_KEY, ROOT_KEY, Served, database, serving
 
-SECONDS_EACH = 2.0
+SECONDS_EACH = 1.5
 CONNECTIONS = (1, 8)
 POOL = 8
-# The same page in the words of the schema that PostGraphile makes of the tables; our id is its rowId.
-POSTGRAPHILE = """{ allPositions(first: 50, orderBy: CREATED_AT_DESC) { edges { node { rowId state held amount currency
-  assetByInstitutionIdAndAssetId { label assetTemplateByInstitutionIdAndTemplateId { code } }
-  institutionByInstitutionId { name } ledgerEventsByInstitutionIdAndPositionId(first: 10) { edges { node {
-  sequence newState amountMoved recordedAt held } } } } } } }"""
-MERCURIUS = PAGE
-EVENTS_TOLD = 500
 
 
-async def _rate(served: Served, document: str, connections: int) -> tuple[float, float, int]:
-    """Pages a second, CPU milliseconds of the server for each, and how many were not as they should be."""
+async def _rate(
+    served: Served, question: Question, document: str, connections: int
+) -> tuple[float, float, int]:
+    """Answers a second, CPU milliseconds of the server for each, and how many were not as they should be."""
     clients = [await Client(served.port, ROOT_KEY).open() for _ in range(connections)]
     done = wrong = 0
     end = time.perf_counter() + SECONDS_EACH
@@ -40,7 +37,7 @@ async def _rate(served: Served, document: str, connections: int) -> tuple[float,
         while time.perf_counter() < end:
             body = await client.page(document)
             done += 1
-            wrong += body.count(b'"recordedAt"') != EVENTS_TOLD
+            wrong += body.count(question.marker) != question.times
 
     cpu, began = served.cpu_seconds, time.perf_counter()
     await asyncio.gather(*(ask(client) for client in clients))
@@ -50,12 +47,14 @@ async def _rate(served: Served, document: str, connections: int) -> tuple[float,
     return done / seconds, (served.cpu_seconds - cpu) / max(done, 1) * 1000, wrong
 
 
-async def _measured(servers: dict[str, tuple[Served, str]], runs: int) -> dict[str, Any]:
+async def _measured(
+    question: Question, servers: Mapping[str, tuple[Served, str]], runs: int
+) -> dict[str, Any]:
     found: dict[str, Any] = {"errors": 0}
     for run in range(runs + 1):
         for connections in CONNECTIONS:
             for name, (served, document) in servers.items():
-                rate, cpu, wrong = await _rate(served, document, connections)
+                rate, cpu, wrong = await _rate(served, question, document, connections)
                 # The first run only warms up.
                 if run:
                     found.setdefault((name, connections, "rate"), []).append(rate)
@@ -64,10 +63,10 @@ async def _measured(servers: dict[str, tuple[Served, str]], runs: int) -> dict[s
     return found
 
 
-async def _fill(settings: Settings, address: Address) -> None:
+async def _fill(settings: Settings, address: Address) -> Position:
     parts = assemble(settings, address)
     async with parts.running():
-        await filled(parts.services)
+        return await filled(parts.services)
 
 
 def rows(runs: int) -> list[Row]:
@@ -76,18 +75,21 @@ def rows(runs: int) -> list[Row]:
     with ExitStack() as stack:
         address = stack.enter_context(database())
         keys = {"root_api_key": SecretStr(ROOT_KEY), "personal_keys": SecretStr(PERSONAL_KEY)}
-        asyncio.run(_fill(Settings(**keys), address))
-        ours = stack.enter_context(serving(address, POOL_SIZE_MAX=str(POOL)))
-        servers = {"ours": (ours, PAGE)}
+        one = asyncio.run(_fill(Settings(**keys), address))
+        servers = {"ours": stack.enter_context(serving(address, POOL_SIZE_MAX=str(POOL)))}
         if not why_not:
-            for name, document in (("postgraphile", POSTGRAPHILE), ("mercurius", MERCURIUS)):
-                peer = stack.enter_context(node.peer(name, address.owner_url or address.url, POOL))
-                servers[name] = (peer, document)
-        found = asyncio.run(_measured(servers, runs))
-    return [_row(found, list(servers), why_not)]
+            for name in ("postgraphile", "mercurius"):
+                servers[name] = stack.enter_context(node.peer(name, address.owner_url or address.url, POOL))
+        return [_asked(question, servers, one, runs, why_not) for question in QUESTIONS]
 
 
-def _row(found: dict[str, Any], names: Sequence[str], why_not: str) -> Row:
+def _asked(question: Question, servers: Mapping[str, Served], one: Position, runs: int, why_not: str) -> Row:
+    told = {name: question.words(name, one.id, one.institution_id) for name in servers}
+    asked = {name: (servers[name], words) for name, words in told.items() if words is not None}
+    return _row(question.name, asyncio.run(_measured(question, asked, runs)), list(asked), why_not)
+
+
+def _row(question: str, found: dict[str, Any], names: Sequence[str], why_not: str) -> Row:
     most = CONNECTIONS[-1]
     figures = {}
     for name in names:
@@ -102,4 +104,4 @@ def _row(found: dict[str, Any], names: Sequence[str], why_not: str) -> Row:
         note = f"without PostGraphile and Mercurius: {why_not}"
     else:
         note = ", ".join(f"{name} {version}" for name, version in node.versions().items())
-    return Row("nested_50x10", figures, found["errors"], note)
+    return Row(question, figures, found["errors"], note)

@@ -13,6 +13,7 @@ from app.http.server import settle_memory
 from app.main import assemble
 from app.positions import service
 from app.positions.lifecycle import Intent
+from app.positions.model import Position
 from app.positions.service import Asker, Move, Opening
 from app.principal import root
 from app.settings import Settings
@@ -26,8 +27,8 @@ PAGE = """{ positions(first: 50) { edges { node { id state held amount currency 
 ASKED_EACH = 15
 
 
-async def filled(services: Services) -> None:
-    """One institution's 50 positions with 10 events each."""
+async def filled(services: Services) -> Position:
+    """One institution's 50 positions with 10 events each; returns the newest."""
     asset = await asset_of(services)
     pair = await services.assets.get(services.database, "*", asset.id)
     asker = Asker(root(), "req_bench", services.clock(), services.ids, services.lifecycles)
@@ -43,6 +44,7 @@ async def filled(services: Services) -> None:
             await services.writer.submit(
                 service.move(asker, Move("bench", position.id, intent), position.institution_id)
             )
+    return position
 
 
 async def _asked(by: Schema, services: Services) -> tuple[float, object]:

@@ -7,11 +7,18 @@ const [, , url, port, pool] = process.argv;
 const database = new pg.Pool({ connectionString: url, max: Number(pool) });
 
 const schema = `
-  type Query { positions(first: Int!): PositionConnection! }
-  type PositionConnection { edges: [PositionEdge!]! }
+  type Query {
+    positions(first: Int!, currency: String): PositionConnection!
+    position(id: ID!): Position
+    positionSummary(groupBy: [SummaryGroup!]!): [PositionSummary!]!
+  }
+  enum SummaryGroup { STATE }
+  type PositionSummary { state: String! currency: String! count: Int! amount: String! held: String! }
+  type PositionConnection { edges: [PositionEdge!]! pageInfo: PageInfo! }
+  type PageInfo { hasNextPage: Boolean! endCursor: String }
   type PositionEdge { node: Position! }
   type Position {
-    id: ID! state: String! held: String! amount: String! currency: String!
+    id: ID! state: String! held: String! amount: String! currency: String! expiresAt: String createdAt: String!
     asset: Asset! institution: Institution! events(first: Int!): LedgerEventConnection!
   }
   type Asset { label: String! template: AssetTemplate! }
@@ -23,16 +30,33 @@ const schema = `
   type Balances { held: String! }
 `;
 
-const POSITIONS = "SELECT * FROM positions ORDER BY institution_id DESC, created_at DESC, id DESC LIMIT $1";
+const POSITIONS = `SELECT * FROM positions WHERE $2::text IS NULL OR currency = $2
+  ORDER BY institution_id DESC, created_at DESC, id DESC LIMIT $1`;
+const SUMMARY = `SELECT state, currency, count(*)::int AS count, sum(amount) AS amount, sum(held) AS held FROM positions
+  GROUP BY state, currency`;
 const EVENTS = `SELECT p.id AS parent, e.* FROM unnest($1::text[]) AS p (id) CROSS JOIN LATERAL (
   SELECT sequence, new_state, amount_moved, recorded_at, held FROM ledger_events
   WHERE position_id = p.id ORDER BY position_version LIMIT $2) AS e`;
 
+const told = (row) => ({ ...row, createdAt: row.created_at.toISOString(), expiresAt: row.expires_at?.toISOString() });
+const cursor = (row) => Buffer.from(JSON.stringify([row.institution_id, row.created_at, row.id])).toString("base64url");
+
 const resolvers = {
   Query: {
-    positions: async (_, { first }) => ({
-      edges: (await database.query(POSITIONS, [first])).rows.map((node) => ({ node })),
-    }),
+    positions: async (_, { first, currency }) => {
+      const { rows } = await database.query(POSITIONS, [first + 1, currency]);
+      const page = rows.slice(0, first);
+      const endCursor = page.length > 0 ? cursor(page.at(-1)) : null;
+      return {
+        edges: page.map((row) => ({ node: told(row) })),
+        pageInfo: { hasNextPage: rows.length > first, endCursor },
+      };
+    },
+    position: async (_, { id }) => {
+      const { rows } = await database.query("SELECT * FROM positions WHERE id = $1", [id]);
+      return rows.length > 0 ? told(rows[0]) : null;
+    },
+    positionSummary: async () => (await database.query(SUMMARY)).rows,
   },
 };
 
