@@ -3,11 +3,9 @@
 import asyncio
 import json
 import time
-from typing import Any
-
-from websockets.asyncio.client import connect
 
 from benchmarks.client import Client, place
+from benchmarks.listener import Listener, Told, subscribed
 from benchmarks.machine import Row, median
 from benchmarks.peers import node
 from benchmarks.server import ROOT_KEY, Served, database, serving
@@ -32,7 +30,7 @@ class Crowd:
     def __init__(self, served: Served, secret: str, asset: str, size: int, events: int) -> None:
         self._served, self._secret, self._asset = served, secret, asset
         self._size, self._events = size, events
-        self._subscribers: list[Subscriber] = []
+        self._subscribers: list[Listener] = []
         self.kib_each = 0.0
         self.cpu_us: list[float] = []
         self.p50: list[float] = []
@@ -45,7 +43,7 @@ class Crowd:
         while len(self._subscribers) < self._size:
             few = min(AT_ONCE, self._size - len(self._subscribers))
             self._subscribers += await asyncio.gather(
-                *(_subscribed(self._served.port, self._secret) for _ in range(few))
+                *(subscribed(self._served.port, self._secret, DOCUMENT) for _ in range(few))
             )
         await asyncio.sleep(1)
         self.kib_each = (self._served.memory_bytes - empty) / self._size / 1024
@@ -61,7 +59,7 @@ class Crowd:
             await asyncio.sleep(QUIET_SECONDS)
             began = time.perf_counter()
             await writer.ask(CREATE, i=terms)
-            told += [at - began for at in await asyncio.gather(*listening) if at is not None]
+            told += [one[0] - began for one in await asyncio.gather(*listening) if one and _is_event(one)]
         cpu = self._served.cpu_seconds - cpu
         await writer.close()
         told.sort()
@@ -72,57 +70,14 @@ class Crowd:
 
     async def leave(self) -> None:
         """All of them hang up."""
-        for first in range(0, self._size, AT_ONCE):
-            await asyncio.gather(*(one.close() for one in self._subscribers[first : first + AT_ONCE]))
+        for one in self._subscribers:
+            one.close()
+        await asyncio.sleep(1)
 
 
-class Subscriber:
-    """One socket, read all the time: who is asked whether it is still there says so."""
-
-    def __init__(self, socket: Any) -> None:
-        self._socket = socket
-        self._next: asyncio.Future[float | None] = asyncio.get_running_loop().create_future()
-        self._reading = asyncio.create_task(self._read())
-
-    def next(self) -> "asyncio.Future[float | None]":
-        """When the next event comes; None when something else did."""
-        self._next = asyncio.get_running_loop().create_future()
-        return self._next
-
-    async def close(self) -> None:
-        """Hang up."""
-        self._reading.cancel()
-        await self._socket.close()
-
-    async def _read(self) -> None:
-        try:
-            async for message in self._socket:
-                at = time.perf_counter()
-                found = json.loads(message)
-                if found["type"] == "ping":
-                    await self._socket.send('{"type":"pong"}')
-                elif not self._next.done():
-                    told = found["type"] == "next" and not found["payload"].get("errors")
-                    self._next.set_result(at if told else None)
-        finally:
-            if not self._next.done():
-                self._next.set_result(None)
-
-
-async def _subscribed(port: int, secret: str) -> Subscriber:
-    socket = await connect(
-        f"ws://127.0.0.1:{port}/graphql",
-        subprotocols=["graphql-transport-ws"],  # type: ignore[list-item]
-        compression=None,
-        open_timeout=60,
-        ping_interval=None,
-    )
-    await socket.send(
-        json.dumps({"type": "connection_init", "payload": {"authorization": f"Bearer {secret}"}})
-    )
-    assert json.loads(await socket.recv())["type"] == "connection_ack"
-    await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": {"query": DOCUMENT}}))
-    return Subscriber(socket)
+def _is_event(told: Told) -> bool:
+    message = json.loads(told[1])
+    return message["type"] == "next" and not message["payload"].get("errors")
 
 
 async def _measured(ours: Served, naive: Served, runs: int) -> list[Row]:
