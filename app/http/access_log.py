@@ -44,6 +44,7 @@ class AccessLog:
             client_address=limits.client_address(scope, headers, self._trusted),
             path=scope["path"],
             abort=exchange.aborter(send),
+            wire=send if scope["type"] == "websocket" else None,
             count_error=self._count_error,
             carried=headers.get("traceparent") if self._traced else None,
         )

@@ -29,7 +29,11 @@ class Ran:
 
 @dataclass(slots=True)
 class Exchange:
-    """What is known of one request or socket; `abort` drops its connection without another word."""
+    """What is known of one request or socket.
+
+    `abort` drops its connection without another word; `wire` takes a socket's frames past all those who look at how
+    answers begin and end.
+    """
 
     request_id: str
     client_address: str | None = None
@@ -49,6 +53,7 @@ class Exchange:
     carried: str | None = None
     error_codes: list[str] = field(default_factory=list)
     abort: Callable[[], None] | None = None
+    wire: Send | None = None
     count_error: "Callable[[Exchange, str], None] | None" = None
     _told: tuple[int, str] | None = None
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
+from time import monotonic
 
 from graphql import GraphQLError
 from starlette.requests import Request as HTTPRequest
@@ -18,7 +19,6 @@ from app.errors import Forbidden
 from app.http import exchange
 from app.http.auth import Caller
 from app.http.exchange import Exchange
-from app.http.live import now
 from app.http.running import Runner
 from app.http.tolls import Toll
 from app.http.wire import RefusedError, refusal
@@ -67,7 +67,7 @@ class Export:
             words = lack_of(Scope.AUDIT_READ)
             raise RefusedError(403, Forbidden.code, words)
         purse = known.purse
-        if purse is not None and purse.is_spent(now()):
+        if purse is not None and purse.is_spent(monotonic()):
             error = Toll(self._runner.tolls, principal, purse).spent()
             seconds = str((error.extensions or {})["retryAfter"])
             raise RefusedError(429, RATE_LIMITED, error.message, {"Retry-After": seconds})

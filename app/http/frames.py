@@ -9,6 +9,7 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 from strawberry.asgi import ASGIWebSocketAdapter
 from strawberry.http.exceptions import NonTextMessageReceived, WebSocketDisconnected
 
+from app.http import exchange
 from app.http.operation import Asked
 from app.http.wire import BadJsonError, RefusedError, decode, encode
 
@@ -137,9 +138,14 @@ class SocketAdapter(ASGIWebSocketAdapter):
 
     async def send_text(self, text: str) -> None:
         """One frame already spelled: live groups spell a result once for all their sockets."""
+        if self.ws.application_state is not WebSocketState.CONNECTED:
+            raise WebSocketDisconnected
+        wire = exchange.of(self.ws.scope).wire
+        assert wire is not None, "every socket has its server's own way out"
         try:
-            await self.ws.send_text(text)
-        except (WebSocketDisconnect, RuntimeError) as error:
+            await wire({"type": "websocket.send", "text": text})
+        except (OSError, RuntimeError) as error:
+            self.ws.application_state = WebSocketState.DISCONNECTED
             raise WebSocketDisconnected from error
 
     async def close(self, code: int, reason: str) -> None:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from app.http.auth import Authenticator, Caller
@@ -53,7 +54,7 @@ class Connection:
         self.exchange = exchange
         self.pace = pace
         self.caller: Caller | None = None
-        self.confirmed_at = now()
+        self.confirmed_at = monotonic()
         self.ending = False
         self.dropped = False
         # Whose connections this one is counted among, once that is known.
@@ -77,7 +78,7 @@ class Connection:
 
     async def watched(self, send: Awaitable[None]) -> None:
         """Await a send, noting how long the other side takes nothing."""
-        began = now()
+        began = monotonic()
         if not self._sends:
             self._sends_since = began
         self._sends += 1
@@ -85,13 +86,13 @@ class Connection:
             await send
         finally:
             self._sends -= 1
-            self._sends_since = now()
+            self._sends_since = monotonic()
             if self._sends_since - began > STALL_SECONDS_MIN:
                 self.stalled_until = self._sends_since
 
     def stalled_seconds(self) -> float:
         """For how long the other side has taken nothing of what waits for it."""
-        return now() - self._sends_since if self._sends else 0.0
+        return monotonic() - self._sends_since if self._sends else 0.0
 
     def drop(self) -> None:
         """Close without a word, when words do not get through."""
@@ -226,9 +227,9 @@ class Live:
         if caller is None:
             return None
         if caller.secret not in principals:
-            unconfirmed = now() - connection.confirmed_at > self.pace.unconfirmed_seconds_max
+            unconfirmed = monotonic() - connection.confirmed_at > self.pace.unconfirmed_seconds_max
             return (TRY_LATER, "the key cannot be confirmed") if unconfirmed else None
-        connection.confirmed_at = now()
+        connection.confirmed_at = monotonic()
         found = principals[caller.secret]
         if found is None or not found.reaches_like(caller.principal):
             return UNAUTHORISED, WITHDRAWN
@@ -251,11 +252,6 @@ class Live:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("something done on its own went wrong", exc_info=error)
-
-
-def now() -> float:
-    """The event loop's clock."""
-    return asyncio.get_running_loop().time()
 
 
 def reason(text: str, cursor: str | None) -> str:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import strawberry
@@ -22,7 +23,7 @@ from app.http.auth import Authenticator, Caller, caller_of
 from app.http.exchange import ERROR_CODES_MAX, Exchange, Ran
 from app.http.gate import Doorman
 from app.http.library import Library
-from app.http.live import Live, now
+from app.http.live import Live
 from app.http.metrics import Metrics
 from app.http.operation import Asked
 from app.http.tolls import Cost, Toll, Tolls
@@ -60,7 +61,7 @@ class Runner:
         context = Context(self.services, caller.principal, request)
         toll = context.toll = Toll(self.tolls, caller.principal, exchange.purse)
         self.metrics.began(transport)
-        began = now()
+        began = monotonic()
         if (tracer := self.services.tracer) is not None:
             context.meter.span = tracer.begin(transport, served=True, carried=exchange.carried)
         try:
@@ -69,7 +70,7 @@ class Runner:
             context.failures.append(INTERNAL)
             raise
         finally:
-            self._tell(context, exchange, transport, now() - began)
+            self._tell(context, exchange, transport, monotonic() - began)
             if context.bill is None:
                 toll.leave()
             self.metrics.ended(transport, context.operation_kind)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from itertools import count
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import orjson
@@ -29,7 +30,7 @@ from app.http import exchange, frames
 from app.http.auth import Caller, secret_in
 from app.http.frames import BadFrameError, Complete, Init, Ping, Pong, SocketAdapter, Subscribe
 from app.http.groups import Told
-from app.http.live import TRY_LATER, UNAUTHORISED, Connection, now, reason, within
+from app.http.live import TRY_LATER, UNAUTHORISED, Connection, reason, within
 from app.http.operation import Asked
 from app.http.running import SOCKET, Runner
 from app.http.wire import RefusedError
@@ -88,7 +89,7 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None], Connection):
         self.runner: Runner = view.runner
         Connection.__init__(self, exchange.of(websocket.ws.scope), self.runner.live.pace)
         self._numbers = count(1)
-        self._quiet_since = now()
+        self._quiet_since = monotonic()
         self._awaiting_pong = False
 
     async def handle(self) -> None:
@@ -143,7 +144,7 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None], Connection):
         self.exchange.principal = caller.principal
         await self._send({"type": "connection_ack"})
         self.connection_acknowledged = True
-        self.confirmed_at = self._quiet_since = now()
+        self.confirmed_at = self._quiet_since = monotonic()
         self.caller = caller
 
     async def _subscribe(self, frame: Subscribe) -> None:
@@ -256,12 +257,12 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None], Connection):
         if not self.connection_acknowledged:
             return
         # While nothing was taken no pong could come: that time does not count.
-        quiet = now() - max(self._quiet_since, self.stalled_until)
+        quiet = monotonic() - max(self._quiet_since, self.stalled_until)
         if self._awaiting_pong and quiet > self.pace.pong_seconds_max:
             self.ending = True
             await self.end(TRY_LATER, "no pong came")
         elif not self._awaiting_pong and quiet >= self.pace.ping_seconds:
-            self._awaiting_pong, self._quiet_since = True, now()
+            self._awaiting_pong, self._quiet_since = True, monotonic()
             with suppress(WebSocketDisconnected):
                 await self._send({"type": "ping"})
 

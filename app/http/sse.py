@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
+from time import monotonic
 
 from starlette.types import Receive, Scope, Send
 from strawberry.types.graphql import OperationType
@@ -13,7 +14,7 @@ from app.context import Request
 from app.engine.masking import INTERNAL
 from app.http.auth import Caller
 from app.http.exchange import Exchange
-from app.http.live import EXPIRED, UNAUTHORISED, Connection, now, within
+from app.http.live import EXPIRED, UNAUTHORISED, Connection, within
 from app.http.negotiation import EVENTS_TYPE
 from app.http.operation import Asked
 from app.http.running import Runner
@@ -53,10 +54,10 @@ class EventStream(Connection):
         self.request = request
         self.allowed = allowed
         self.caller = caller
-        self.confirmed_at = now()
+        self.confirmed_at = monotonic()
         self._caller = caller
         self._send: Send | None = None
-        self._sent_at = now()
+        self._sent_at = monotonic()
         self._pump: asyncio.Task[None] | None = None
         self._farewell = b""
 
@@ -109,11 +110,11 @@ class EventStream(Connection):
     async def _write(self, chunk: bytes, *, more: bool = True) -> None:
         assert self._send is not None, "nothing is written before the stream is answered"
         await self.watched(self._send({"type": "http.response.body", "body": chunk, "more_body": more}))
-        self._sent_at = now()
+        self._sent_at = monotonic()
 
     async def beat(self) -> None:
         """A comment now and then keeps proxies from closing an idle stream."""
-        if now() - self._sent_at >= self.pace.keep_alive_seconds:
+        if monotonic() - self._sent_at >= self.pace.keep_alive_seconds:
             await self._write(KEEP_ALIVE)
 
     async def end(self, code: int, text: str) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from asyncio import get_running_loop
+from time import monotonic
 from typing import NamedTuple
 
 from app.engine.limits import Bill
@@ -65,12 +65,12 @@ class Toll:
 
     def is_spent(self) -> bool:
         """Whether nothing is left to pay with."""
-        return self._purse is not None and self._purse.is_spent(_now())
+        return self._purse is not None and self._purse.is_spent(monotonic())
 
     def spent(self) -> ToldError:
         """Why nothing more is done for whoever has nothing left."""
         assert self._purse is not None, "who has nothing left has a purse"
-        return self._refused(self._purse, self._purse.wait(1, _now()))
+        return self._refused(self._purse, self._purse.wait(1, monotonic()))
 
     async def enter(self, text: str) -> ToldError | None:
         """Before a document is even parsed: whoever has nothing left may only ask for what is paid from elsewhere."""
@@ -120,7 +120,7 @@ class Toll:
 
     def available(self) -> int | None:
         """What could be asked for now; None where nothing is limited."""
-        return None if self._purse is None else self._purse.standing(_now()).remaining
+        return None if self._purse is None else int(self._purse.remaining(monotonic()))
 
     async def _pay_sensitive(self, count: int) -> ToldError | None:
         terms, quota = self._tolls.sensitive, self._tolls.quota
@@ -144,7 +144,7 @@ class Toll:
 
 def standing(purse: Purse | None) -> Standing | None:
     """How a bucket stands at this moment; None where nothing is limited."""
-    return None if purse is None else purse.standing(_now())
+    return None if purse is None else purse.standing(monotonic())
 
 
 def headers(found: Standing | None) -> dict[str, str]:
@@ -172,7 +172,3 @@ def _terms(capacity: float, refill: float) -> Terms | None:
 def _name(principal: Principal) -> str:
     name = f"{principal.tenant}:{principal.id}"
     return name if len(name) <= NAME_LENGTH_MAX else hashlib.sha256(name.encode()).hexdigest()
-
-
-def _now() -> float:
-    return get_running_loop().time()

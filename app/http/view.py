@@ -1,6 +1,7 @@
 """GraphQL over HTTP, as its specification says: media types, status codes and one shape for every refusal."""
 
 from datetime import timedelta
+from time import monotonic
 from typing import cast
 
 from starlette.requests import Request as HTTPRequest
@@ -21,7 +22,7 @@ from app.http.auth import Caller
 from app.http.frames import SocketAdapter
 from app.http.gate import deny
 from app.http.graphiql import page
-from app.http.live import RESTART, now
+from app.http.live import RESTART
 from app.http.negotiation import Wanted
 from app.http.operation import Asked, posted, queried
 from app.http.running import ALL, QUERY, SINGLE, Runner, body_of, cost_of, is_request_error
@@ -149,7 +150,7 @@ class GraphQLView(GraphQL[Context, None]):
     def _refuse_large(self, request: HTTPRequest, caller: Caller) -> None:
         """Whoever has nothing left to spend is not read at length; a small body may ask to revoke a key."""
         purse = exchange.of(request.scope).purse
-        if purse is None or request.method == "GET" or not purse.is_spent(now()):
+        if purse is None or request.method == "GET" or not purse.is_spent(monotonic()):
             return
         length = request.headers.get("content-length", "")
         if not length.isdigit() or int(length[:20]) > SPENT_BODY_BYTES_MAX:

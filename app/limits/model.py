@@ -96,9 +96,12 @@ class Purse:
         missing = cost - self.tokens - self.elsewhere(now)
         return max(missing / self.terms.refill, self.not_before - now, 0.0)
 
+    def remaining(self, now: float) -> float:
+        """What could be asked for now."""
+        return min(max(self.tokens + self.elsewhere(now), 0.0), self.terms.capacity)
+
     def standing(self, now: float) -> Standing:
         """What to tell of it."""
-        capacity = self.terms.capacity
-        remaining = min(max(self.tokens + self.elsewhere(now), 0.0), capacity)
+        capacity, remaining = self.terms.capacity, self.remaining(now)
         reset = math.ceil((capacity - remaining) / self.terms.refill)
         return Standing(int(capacity), int(remaining), reset)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from time import monotonic
 
 from app.kit.gathering import Gathering
 from app.kit.tasks import end
@@ -54,7 +55,7 @@ class Quota:
         """This process's part of a bucket. The ones used longest ago make room: what they held flows in again."""
         found = self._purses.get(name)
         if found is None or found.terms != terms:
-            found = self._purses[name] = Purse.full(name, terms, _now())
+            found = self._purses[name] = Purse.full(name, terms, monotonic())
             if len(self._purses) > PURSES_MAX:
                 self._purses.popitem(last=False)
         else:
@@ -63,7 +64,7 @@ class Quota:
 
     async def spend(self, purse: Purse, cost: float) -> float:
         """Pay `cost` and return 0, or return after how many seconds it could be paid. Waits for no refill."""
-        now = _now()
+        now = monotonic()
         if purse.pay(cost, now):
             if purse.is_low() and now >= self._away_until and not purse.wait(1, now):
                 self._leases.ask_soon(purse)
@@ -79,7 +80,7 @@ class Quota:
                 await self._leases.ask(purse)
             finally:
                 purse.waiting -= cost
-            now = _now()
+            now = monotonic()
             if purse.pay(cost, now):
                 return 0.0
         return 0.0 if now < self._away_until else max(purse.wait(cost, now), WAIT_SECONDS_MIN)
@@ -89,10 +90,10 @@ class Quota:
             found = await self._asked([_ask(purse, purse.wanted()) for purse in purses])
         except Exception as error:  # noqa: BLE001 - whatever it is: the buckets cannot be reached now
             self.failures += 1
-            self._away_until = _now() + AWAY_SECONDS
+            self._away_until = monotonic() + AWAY_SECONDS
             log.warning("the rate limits' buckets cannot be reached, nothing is limited: %r", error)
             return {}
-        now = _now()
+        now = monotonic()
         for purse in purses:
             purse.leased(*found[purse.name], now)
         return dict.fromkeys(purses, True)
@@ -106,19 +107,19 @@ class Quota:
                 return await store.lease(connection, asks)
 
     async def _tend(self) -> None:
-        forgotten = _now()
+        forgotten = monotonic()
         while True:
             await asyncio.sleep(TEND_SECONDS)
-            idle_since = _now() - IDLE_SECONDS
+            idle_since = monotonic() - IDLE_SECONDS
             await self._give_back([purse for purse in self._purses.values() if purse.used_at < idle_since])
-            if _now() - forgotten > FORGET_SECONDS:
-                forgotten = _now()
+            if monotonic() - forgotten > FORGET_SECONDS:
+                forgotten = monotonic()
                 await self._forget()
 
     async def _give_back(self, purses: Sequence[Purse]) -> None:
         """What nobody here has spent for a while, others may."""
         idle = [purse for purse in purses if purse.tokens >= 1 and not purse.waiting]
-        if not idle or _now() < self._away_until:
+        if not idle or monotonic() < self._away_until:
             return
         asks = [_ask(purse, -purse.tokens) for purse in idle]
         for purse in idle:
@@ -129,7 +130,7 @@ class Quota:
             log.warning("idle parts of rate limits were not given back: %r", error)
             return
         for purse in idle:
-            purse.leased(0.0, found[purse.name][1], _now())
+            purse.leased(0.0, found[purse.name][1], monotonic())
             purse.not_before = 0.0
 
     async def _forget(self) -> None:
@@ -144,7 +145,3 @@ class Quota:
 
 def _ask(purse: Purse, wanted: float) -> Ask:
     return Ask(purse.name, wanted, purse.terms.capacity, purse.terms.refill)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
