@@ -35,24 +35,33 @@ _OVER = object()
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One result, spelled: `refused` when the operation was not executed at all."""
+    """One result, spelled: `refused` when the operation was not executed at all.
+
+    The `stem` is what all subscribers share of it; each has an `ending` of its own.
+    """
 
     body: bytes
-    text: str
+    stem: str
     cursor: str | None
     refused: bool = False
-    cost: Cost | None = None
+    is_charged: bool = False
 
-    def tail(self, context: Context) -> str:
-        """What takes the place of the last brace: what it cost, and what this subscriber has left to spend."""
-        if self.cost is None:
+    @classmethod
+    def of(cls, body: bytes, cursor: str | None, cost: Cost | None, *, refused: bool) -> "Told":
+        """That answer; what it cost belongs to its extensions."""
+        stem = body[:-1].decode()
+        if cost is not None:
+            costs = f'"requested":{cost.requested},"actual":{cost.actual},"available":'
+            stem = f'{stem},"extensions":{{"cost":{{{costs}'
+        return cls(body, stem, cursor, refused, cost is not None)
+
+    def ending(self, context: Context) -> str:
+        """What this subscriber has left to spend, and the braces that are still open."""
+        if not self.is_charged:
             return "}"
         toll = context.toll
         available = toll.available() if isinstance(toll, Toll) else None
-        left = "null" if available is None else available
-        requested, actual = self.cost
-        cost = f'{{"requested":{requested},"actual":{actual},"available":{left}}}'
-        return f',"extensions":{{"cost":{cost}}}}}'
+        return f"{'null' if available is None else available}}}}}}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,4 +283,4 @@ async def _spelled(result: Any, context: Context, exchange: Exchange) -> Told:
     # Until the next event nothing is read: others may have the connection.
     await context.renew()
     cost = cost_of(result, context, exchange)
-    return Told(body, body.decode(), context.last_cursor, is_request_error(result), cost)
+    return Told.of(body, context.last_cursor, cost, refused=is_request_error(result))

@@ -223,8 +223,8 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None], Connection):
         elif not operation.completed:
             head = f'{{"id":{operation.spelled_id},"type":"next","payload":'
             assert operation.context is not None, "what runs has a context"
-            tail = told.tail(operation.context)
-            await self.watched(self.websocket.send_text(f"{head}{told.text[:-1]}{tail}}}"))
+            ending = told.ending(operation.context)
+            await self.watched(self.websocket.send_text(f"{head}{told.stem}{ending}}}"))
             operation.cursor = told.cursor
 
     async def _tell(self, operation: SocketOperation, kind: str, payload: object = None) -> None:

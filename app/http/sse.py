@@ -104,7 +104,7 @@ class EventStream(Connection):
                 if self.is_expired():
                     self._part("UNAUTHENTICATED", EXPIRED)
                     return
-                await self._write(_next(told.body[:-1] + told.tail(context).encode(), told.cursor))
+                await self._write(_next(f"{told.stem}{told.ending(context)}".encode(), told.cursor))
         await self._write(COMPLETE)
 
     async def _write(self, chunk: bytes, *, more: bool = True) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import TypeVar
 
 from app.errors import ErrorCode, Invalid, Refused
@@ -79,13 +80,19 @@ class ApiKey:
     @property
     def allowed(self) -> frozenset[Scope]:
         """What it may do; what its role does not allow it does not allow either."""
-        return frozenset(self.scopes) & ROLE_SCOPES[self.role]
+        return _allowed(self.scopes, self.role)
 
     @property
     def principal(self) -> Principal:
         """Who asks with this key."""
         ends = self.expires_at
         return Principal(self.id, self.label, self.role, self.institution_id, self.allowed, ends, ends)
+
+
+# Live connections keep what they may do for as long as they last: few sets, however many there are.
+@lru_cache(maxsize=1024)
+def _allowed(scopes: tuple[Scope, ...], role: Role) -> frozenset[Scope]:
+    return frozenset(scopes) & ROLE_SCOPES[role]
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,7 +213,7 @@ async def test_pages_follow_each_other_without_gap_or_repeat(filled, scope, orde
             seen += [asset.id for _, asset in page.rows]
             if not page.has_next:
                 break
-            after = page.rows[-1][0]
+            after = page.end
     assert len(seen) == len(set(seen)) == total == TEMPLATES * ASSETS
 
 

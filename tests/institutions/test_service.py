@@ -207,7 +207,7 @@ async def test_pages_go_on_and_back_in_every_order(database: Database, opened: O
                 seen += [row.id for _, row in page.rows]
                 if not page.has_next:
                     break
-                after = page.rows[-1][0]
+                after = page.end
             assert seen == expected
             back = await service.page(
                 connection,

@@ -137,7 +137,7 @@ async def test_a_history_has_every_version_newest_first(office):
         counts = await service.history_counts(reading, ALL_INSTITUTIONS, wanted)
         page = found[versions[0].id]
         rest = await service.history_each(
-            reading, ALL_INSTITUTIONS, wanted[:1], PageRequest(2, after=page.rows[-1][0])
+            reading, ALL_INSTITUTIONS, wanted[:1], PageRequest(2, after=page.end)
         )
     assert [policy.version for _, policy in page.rows] == [3, 2]
     assert page.has_next
