@@ -53,11 +53,10 @@ def deploy(settings: Settings, submitter: str | None, *, once: bool = False) -> 
     if once and wanted is not None and asyncio.run(has_contract(url, wanted)):
         click.echo(f"The contract is at {wanted} already.")
         return
+    expected = wanted if once else None
     contract, gas = asyncio.run(
-        put(url, signer_from(settings), chain_id=settings.chain_id, submitter=submitter)
+        put(url, signer_from(settings), chain_id=settings.chain_id, submitter=submitter, expected=expected)
     )
-    if once and contract.lower() != wanted:
-        raise Invalid(f"the contract was deployed at {contract}, and CHAIN_CONTRACT is {wanted}")
     click.echo(f"Deployed with {gas} gas. Set\nCHAIN_CONTRACT={contract}")
 
 

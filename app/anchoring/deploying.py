@@ -4,6 +4,7 @@ import asyncio
 from decimal import Decimal
 from typing import Any
 
+import rlp
 from web3 import AsyncWeb3
 
 from app.anchoring.chain import Chain, ChainDown, Client
@@ -15,16 +16,38 @@ MINED_SECONDS_MAX = 300.0
 POLL_SECONDS = 0.2
 
 
+def address_of(account: str, nonce: int) -> str:
+    """Where the contract comes to be that an account makes with that nonce (Ethereum Yellow Paper, section 7)."""
+    made = AsyncWeb3.keccak(rlp.encode([bytes.fromhex(account.removeprefix("0x")), nonce]))
+    return str(AsyncWeb3.to_checksum_address("0x" + made[12:].hex()))
+
+
 async def deploy(
-    url: str, signer: Signer, *, chain_id: int, submitter: str | None = None, seconds: float = 10.0
+    url: str,
+    signer: Signer,
+    *,
+    chain_id: int,
+    submitter: str | None = None,
+    expected: str | None = None,
+    seconds: float = 10.0,
 ) -> tuple[str, int]:
-    """Deploy the contract and wait until it is mined; returns its address, and the gas it took."""
+    """Deploy the contract and wait until it is mined; returns its address, and the gas it took.
+
+    Raises `Invalid`, with nothing sent, when it would not come to be at `expected`.
+    """
     client = Client(url, seconds)
     web3: Any = AsyncWeb3(client)
     try:
         found = await web3.eth.chain_id
         if found != chain_id:
             raise Invalid(f"the node is on chain {found}, and CHAIN_ID is {chain_id}")
+        nonce = await web3.eth.get_transaction_count(signer.address, "pending")
+        there = address_of(signer.address, nonce)
+        if expected is not None and there.lower() != expected.lower():
+            raise Invalid(
+                f"CHAIN_CONTRACT is {expected}, and the next contract of {signer.address} comes to be at {there}: "
+                "set it to that address; nothing was sent"
+            )
         made = artifact()
         factory = web3.eth.contract(abi=made["abi"], bytecode=made["bytecode"])
         data = factory.constructor(
@@ -36,7 +59,7 @@ async def deploy(
         raw, tx_hash = await signer.sign(
             {
                 "chainId": chain_id,
-                "nonce": await web3.eth.get_transaction_count(signer.address, "pending"),
+                "nonce": nonce,
                 "value": 0,
                 "data": data,
                 "gas": int(Decimal(gas) * Decimal("1.2")),
