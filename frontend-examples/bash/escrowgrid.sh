@@ -12,6 +12,8 @@ members() {
         value=${pair#*=}
         value=${value//\\/\\\\}
         value=${value//'"'/'\"'}
+        value=${value//$'\t'/\\t}
+        value=${value//$'\n'/\\n}
         given+="${given:+,}\"${pair%%=*}\":\"$value\""
     done
     printf '%s' "$given"

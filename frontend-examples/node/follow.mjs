@@ -13,7 +13,8 @@ const FOLLOW = /* GraphQL */ `
 `;
 
 const key = process.env.ESCROWGRID_KEY;
-if (!key) throw new Error("set ESCROWGRID_KEY to an API key");
+if (!key) stop("set ESCROWGRID_KEY to an API key");
+if (!globalThis.WebSocket) stop("Node 22 is needed; Node 20 does it with: node --experimental-websocket follow.mjs");
 
 // graphql-ws sends these same variables again after a lost connection: so the cursor in them is moved on.
 const variables = { after: existsSync(PLACE) ? readFileSync(PLACE, "utf8") : null };
@@ -40,9 +41,13 @@ client.subscribe(
     },
     error(reason) {
       const told = Array.isArray(reason) ? reason.map(({ message }) => message).join("\n") : reason.reason;
-      console.error(told || reason);
-      process.exit(1);
+      stop(told || reason);
     },
     complete: () => process.exit(0),
   },
 );
+
+function stop(why) {
+  console.error(why);
+  process.exit(1);
+}

@@ -22,6 +22,7 @@ from .test_examples import Follower, events_after, happens, head, until
 EXAMPLES = ROOT / "frontend-examples"
 SCRIPT = EXAMPLES / "bash" / "escrowgrid.sh"
 NODE = EXAMPLES / "node"
+NO_SOCKETS = "--no-experimental-websocket"
 NOTEBOOK = EXAMPLES / "notebook" / "held.ipynb"
 
 
@@ -99,6 +100,10 @@ def test_bash_asks_opens_and_funds(server: Server, books: Bookkeeper, tmp_path: 
     assert opened["userErrors"] == []
     funded = typed(server, tmp_path, "fund", opened["position"]["id"])["fundPosition"]
     assert funded["position"]["state"] == "FUNDED"
+    odd = typed(server, tmp_path, "open", books.asset_id, "two\twords\nand lines", "USD", "1.00")[
+        "createPosition"
+    ]
+    assert "control character" in odd["userErrors"][0]["message"], "spelled as JSON, and judged by the server"
     again = typed(server, tmp_path, "fund", opened["position"]["id"])["fundPosition"]
     assert again["userErrors"][0]["code"] == "TRANSITION_NOT_ALLOWED"
 
@@ -124,6 +129,14 @@ def node() -> list[str]:
     return ["node", *(["--experimental-websocket"] if young else []), "follow.mjs"]
 
 
+def ran(command: list[str], environment: dict[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
+    """A command that ends by itself."""
+    known = plain_environment() | environment
+    return subprocess.run(
+        command, cwd=folder, env=known, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
 @pytest.mark.skipif(not shutil.which("npm"), reason="there is no Node here")
 async def test_node_follows_and_goes_on(server: Server, books: Bookkeeper, tmp_path: Path) -> None:
     for name in ("follow.mjs", "package.json", "package-lock.json"):
@@ -135,6 +148,13 @@ async def test_node_follows_and_goes_on(server: Server, books: Bookkeeper, tmp_p
         check=True,
         timeout=120,
     )
+    for command, environment, told in (
+        (node(), {}, "set ESCROWGRID_KEY to an API key\n"),
+        (["node", "follow.mjs"], {"ESCROWGRID_KEY": "x", "NODE_OPTIONS": NO_SOCKETS}, "Node 22 is needed"),
+    ):
+        done = ran(command, environment, tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert done.stderr.startswith(told)
     await goes_on(node(), server, books, tmp_path, url=True)
 
 
