@@ -265,6 +265,7 @@ class TestPosition:
         await dashboard.button("I have looked at it again").click()
         await dashboard.button("Release all now").click()
         await expect(dashboard.page.get_by_text("Done: released, version 4.")).to_be_visible()
+        await expect(dashboard.page.get_by_text("Done: released, version 4.")).to_be_focused()
 
     async def test_an_answer_that_is_lost_is_asked_for_again_and_acts_once(
         self, dashboard: Visit, browsed: Server, bookkeeper: Bookkeeper, admin_key: str

@@ -120,6 +120,33 @@ async def test_what_could_not_be_read_is_read_when_the_network_is_back(
     await expect(note).to_have_text("1 position")
 
 
+@pytest.mark.parametrize(
+    ("links", "appears"),
+    [
+        (("Portfolio",), "By state"),
+        (("Positions",), "1 position"),
+        (("Administration", "Policies"), "In force since"),
+        (("Administration", "Keys"), "ADMIN of the tests"),
+    ],
+    ids=lambda found: "-".join(found) if isinstance(found, tuple) else "",
+)
+async def test_a_screen_whose_reading_failed_reads_again_by_itself(
+    visit: Visit, browsed: Server, links: tuple[str, ...], appears: str
+) -> None:
+    """While the feed is live: it is not the return of the connection that brings it."""
+    books = Bookkeeper(browsed)
+    await asyncio.to_thread(books.open)
+    await visit.open("/live", key=key_of(browsed, books.institution_id, "ADMIN"))
+    await visit.page.route("**/graphql", lambda route: route.abort())
+    for link in links:
+        await visit.page.get_by_role("link", name=link, exact=True).click()
+    await expect(visit.page.get_by_text("The server cannot be reached.").first).to_be_visible()
+    await visit.is_live()
+    await visit.page.unroute("**/graphql")
+    await expect(visit.page.get_by_text(appears).first).to_be_visible()
+    await expect(visit.page.get_by_text("The server cannot be reached.")).to_have_count(0)
+
+
 async def test_many_cuts_lose_and_repeat_nothing(visit: Visit, between: Relay, browsed: Server) -> None:
     books = Bookkeeper(browsed)
     await visit.open("/live", key=key_of(browsed, books.institution_id, "READ_ONLY"))

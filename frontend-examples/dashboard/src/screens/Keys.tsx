@@ -1,5 +1,6 @@
 import { useMemo, useRef, useState } from "react";
 import { useClient, useQuery } from "urql";
+import { useAgain } from "../again";
 import { CreateKeyDocument, type CreateApiKeyInput, KeysDocument, type KeysQuery, RevokeKeyDocument, RotateKeyDocument } from "../generated";
 import { type Answer, Choice, Field, Form, InstitutionField } from "../pieces/Form";
 import { words } from "../server";
@@ -18,6 +19,7 @@ export function Keys() {
     query: KeysDocument,
     variables: useMemo(() => ({ where: scope }), [institution]),
   });
+  useAgain(() => ask({ requestPolicy: "network-only" }), error?.networkError !== undefined);
   const [told, setTold] = useState<{ label: string; secret: string } | null>(null);
   const [trouble, setTrouble] = useState<string | null>(null);
   const look = () => ask({ requestPolicy: "network-only" });

@@ -1,4 +1,4 @@
-import { type FormEvent, useId, useState } from "react";
+import { type FormEvent, useEffect, useId, useRef, useState } from "react";
 import { useClient } from "urql";
 import { MoveDocument } from "../generated";
 import { Amount } from "../pieces/Amount";
@@ -29,10 +29,15 @@ const verbOf = ({ moneyEffect, portion, toStage }: Way): string => {
 export function Moves({ position, onMoved, onLook }: Props) {
   const [chosen, setChosen] = useState<string | null>(null);
   const [done, setDone] = useState("");
+  const end = useRef<HTMLParagraphElement>(null);
   const mayMove = useMay("POSITIONS_MOVE");
   // The server tells what the lifecycle allows; whether this key may move anything, its scopes say.
   const ways = position.availableTransitions.map((one) => (mayMove ? one : { ...one, allowed: false }));
   const way = ways.find(({ toStage, allowed }) => toStage === chosen && allowed);
+  // The form that had the focus is gone: who uses a keyboard goes on from what was said.
+  useEffect(() => {
+    if (done) end.current?.focus();
+  }, [done]);
   const closed = mayMove ? ways.filter(({ allowed }) => !allowed) : [];
 
   return (
@@ -80,7 +85,7 @@ export function Moves({ position, onMoved, onLook }: Props) {
           }}
         />
       )}
-      <p role="status" className="done">
+      <p role="status" className="done" ref={end} tabIndex={-1}>
         {done}
       </p>
     </section>

@@ -1,5 +1,6 @@
 import { useMemo } from "react";
 import { useClient, useQuery } from "urql";
+import { useAgain } from "../again";
 import { PoliciesDocument, SetPolicyDocument, type SetPolicyInput } from "../generated";
 import { Amount } from "../pieces/Amount";
 import { type Answer, Field, Form, InstitutionField, listed } from "../pieces/Form";
@@ -16,6 +17,7 @@ export function Policies() {
     query: PoliciesDocument,
     variables: useMemo(() => ({ where: { ...scope, current: true } }), [institution]),
   });
+  useAgain(() => ask({ requestPolicy: "network-only" }), error?.networkError !== undefined);
   return (
     <>
       <div className="wide-table" tabIndex={0} role="group" aria-label="Policies in force">

@@ -1,5 +1,6 @@
 import { useEffect, useMemo, useState } from "react";
 import { useQuery } from "urql";
+import { useAgain } from "../again";
 import { PortfolioDocument, type PortfolioQuery } from "../generated";
 import { Amount } from "../pieces/Amount";
 import { Days } from "../pieces/Days";
@@ -29,6 +30,7 @@ export function Portfolio() {
     query: PortfolioDocument,
     variables: useMemo(() => ({ where: scope, events: scope, timeZone: TIME_ZONE }), [institution]),
   });
+  useAgain(() => ask({ requestPolicy: "network-only" }), error?.networkError !== undefined);
   const newest = events[0]?.id;
   const [wanted, setWanted] = useState(newest);
   useEffect(() => {
@@ -95,6 +97,7 @@ export function Portfolio() {
       <div className="pair">
         <section aria-labelledby="by-state">
           <h2 id="by-state">By state</h2>
+          <p className="note">What was agreed on, and for how many positions.</p>
           <ByState groups={data.byState} currencies={currencies.map(({ currency }) => currency)} />
         </section>
         <section aria-labelledby="by-day">

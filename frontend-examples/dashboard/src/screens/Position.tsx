@@ -1,5 +1,6 @@
 import { useCallback, useEffect, useMemo, useState } from "react";
 import { useQuery } from "urql";
+import { useAgain } from "../again";
 import { useAnchorNews } from "../anchors";
 import { type MoveMutation, PositionDocument, type PositionQuery } from "../generated";
 import { Amount } from "../pieces/Amount";
@@ -19,6 +20,7 @@ export type Moved = NonNullable<MoveMutation["transitionPosition"]["position"]>;
 /** One position: its money, where it is, what may be done, and everything that happened to it. */
 export function Position({ id }: { id: string }) {
   const [{ data, error }, ask] = useQuery({ query: PositionDocument, variables: { id } });
+  useAgain(() => ask({ requestPolicy: "network-only" }), error?.networkError !== undefined);
   const [moved, setMoved] = useState<Moved | null>(null);
   const { events } = useFeed();
   const look = useCallback(() => ask({ requestPolicy: "network-only" }), [ask]);

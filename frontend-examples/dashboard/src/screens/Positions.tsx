@@ -1,5 +1,6 @@
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { useClient } from "urql";
+import { useAgain } from "../again";
 import type { Line } from "../feed";
 import {
   type PositionOrder,
@@ -119,16 +120,18 @@ interface ListState {
   total: number | null;
   next: string | null;
   trouble: string | null;
+  /** Whether that was no answer at all. */
+  isCutOff: boolean;
 }
 
-const EMPTY: ListState = { rows: [], total: null, next: null, trouble: null };
+const EMPTY: ListState = { rows: [], total: null, next: null, trouble: null, isCutOff: false };
 
 /** The rows that were read so far, kept up to date by what happens. */
 function useList(search: URLSearchParams) {
   const client = useClient();
   const scope = useScope();
   const { institution } = useSession();
-  const { events, received, standing } = useFeed();
+  const { events, received } = useFeed();
   const [state, setState] = useState<ListState>(EMPTY);
   const [round, setRound] = useState(0);
   const turn = useRef(0);
@@ -148,8 +151,9 @@ function useList(search: URLSearchParams) {
       isReading.current = false;
       if (!data) {
         const trouble = error ? words(error) : null;
+        const isCutOff = error?.networkError !== undefined;
         // The rows of another question are no answer to this one.
-        return setState((now) => (after === null ? { ...EMPTY, trouble } : { ...now, next: null, trouble }));
+        return setState((now) => ({ ...(after === null ? EMPTY : now), next: null, trouble, isCutOff }));
       }
       const { edges, pageInfo, totalCount } = data.positions;
       setState((now) => ({
@@ -157,6 +161,7 @@ function useList(search: URLSearchParams) {
         total: totalCount ?? now.total,
         next: pageInfo.hasNextPage ? (pageInfo.endCursor ?? null) : null,
         trouble: null,
+        isCutOff: false,
       }));
     },
     [client, query, institution],
@@ -169,9 +174,7 @@ function useList(search: URLSearchParams) {
     void read(null);
   }, [read, round]);
 
-  useEffect(() => {
-    if (standing === "live" && state.trouble !== null) setRound((now) => now + 1);
-  }, [standing]);
+  useAgain(() => setRound((now) => now + 1), state.isCutOff);
 
   const more = useCallback(() => {
     if (state.next !== null && !isReading.current) void read(state.next);

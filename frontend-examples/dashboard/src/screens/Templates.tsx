@@ -1,5 +1,6 @@
 import { useMemo, useState } from "react";
 import { useClient, useQuery } from "urql";
+import { useAgain } from "../again";
 import { CreateTemplateDocument, type CreateAssetTemplateInput, TemplatesDocument } from "../generated";
 import { type Answer, Choice, Field, Form, InstitutionField } from "../pieces/Form";
 import { words } from "../server";
@@ -40,6 +41,7 @@ export function Templates() {
     query: TemplatesDocument,
     variables: useMemo(() => ({ where: scope }), [institution]),
   });
+  useAgain(() => ask({ requestPolicy: "network-only" }), error?.networkError !== undefined);
   return (
     <>
       <div className="wide-table" tabIndex={0} role="group" aria-label="Templates">
