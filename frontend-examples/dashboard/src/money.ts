@@ -18,7 +18,8 @@ function scaled(amount: string, digits: number): bigint {
   return BigInt(whole + fraction.padEnd(digits, "0"));
 }
 
-function digitsOf(...amounts: string[]): number {
+/** How many digits stand after the point, of the one that has most. */
+export function digitsOf(...amounts: string[]): number {
   return Math.max(...amounts.map((amount) => amount.split(".")[1]?.length ?? 0));
 }
 

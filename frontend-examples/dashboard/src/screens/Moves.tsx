@@ -4,7 +4,7 @@ import { MoveDocument } from "../generated";
 import { Amount } from "../pieces/Amount";
 import { MoneyBar } from "../pieces/MoneyBar";
 import { type Refusal, Refusals } from "../pieces/Refusals";
-import { add, isAmount, isNegative, isZero, spell, subtract } from "../money";
+import { add, digitsOf, isAmount, isNegative, isZero, spell, subtract } from "../money";
 import { words } from "../server";
 import { useMay } from "../session";
 import { EFFECTS, plain } from "../words";
@@ -116,7 +116,7 @@ function MoveForm({ way, position, onLook, onMoved }: FormProps) {
   const asksAmount = way.portion === "PART";
   const amount = asksAmount ? typed.trim() : (way.amount ?? "0");
   const isStale = position.version > seen;
-  const problem = asksAmount && typed ? problemOf(amount, position.held) : null;
+  const problem = asksAmount && typed ? problemOf(amount, position) : null;
 
   async function send(event: FormEvent) {
     event.preventDefault();
@@ -212,8 +212,12 @@ function newName(): string {
   return `dashboard-${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
 
-function problemOf(amount: string, held: string): string | null {
-  if (!isAmount(amount)) return "An amount is digits, with a point before its fraction: 1250.00";
+function problemOf(amount: string, { held, currency }: Whole): string | null {
+  // The server spells every amount with as many digits as its currency has.
+  const digits = digitsOf(held);
+  const example = digits ? `1250.${"0".repeat(digits)}` : "1250";
+  if (!isAmount(amount)) return `An amount is plain digits, such as ${example}.`;
+  if (digitsOf(amount) > digits) return `${currency} has ${digits || "no"} digits after the point: ${example}.`;
   const left = subtract(held, amount);
   if (isNegative(left)) return "That is more than what is held.";
   return isZero(left) ? "That is all that is held: choose “Release all”." : null;
