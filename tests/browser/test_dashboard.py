@@ -260,10 +260,11 @@ class TestPosition:
 
         await dashboard.button("Release all now").click()
 
-        await expect(dashboard.page.get_by_role("alert").first).to_contain_text("Refused:")
-        await expect(dashboard.page.get_by_role("alert").first).to_contain_text(
-            "Somebody moved this position"
+        await expect(dashboard.page.get_by_role("alert").first).to_have_text(
+            "Refused: somebody moved this position while you were looking. "
+            "It is shown anew; look again before you go on."
         )
+        await expect(dashboard.page.get_by_text("has moved since you opened this form")).to_have_count(0)
         assert history(browsed, position)["version"] == 3
         await dashboard.button("I have looked at it again").click()
         await dashboard.button("Release all now").click()

@@ -23,11 +23,17 @@ export const EFFECTS: Record<MoneyEffect, string> = {
   REFUND: "Money goes back to the funder",
 };
 
+/** Why something was refused. Of a version people know no more than that what they looked at is old. */
+export function reason({ code, message, field }: { code: string; message: string; field: string | null }): string {
+  if (code === "VERSION_CONFLICT") return "somebody moved this position while you were looking.";
+  return field ? `${field}: ${message}` : message;
+}
+
 /** What to do about a refusal, where the server's own words leave that open. */
 export function advice(code: string): string {
   switch (code) {
     case "VERSION_CONFLICT":
-      return "Somebody moved this position while you were looking. It is shown anew; look again before you go on.";
+      return "It is shown anew; look again before you go on.";
     case "POSITION_EXPIRED":
       return "Its deadline has passed: only its expiry is accepted now.";
     case "TRY_AGAIN":

@@ -1,4 +1,4 @@
-import { advice } from "../words";
+import { advice, reason } from "../words";
 
 export interface Refusal {
   code: string;
@@ -10,13 +10,9 @@ export interface Refusal {
 export function Refusals({ of }: { of: readonly Refusal[] }) {
   return (
     <div role="alert" className="refusals">
-      {of.map(({ code, message, field }) => (
-        <p key={`${code}${field}${message}`}>
-          <strong>
-            Refused: {field ? `${field}: ` : ""}
-            {message}
-          </strong>{" "}
-          {advice(code)}
+      {of.map((refusal) => (
+        <p key={`${refusal.code}${refusal.field}${refusal.message}`}>
+          <strong>Refused: {reason(refusal)}</strong> {advice(refusal.code)}
         </p>
       ))}
     </div>

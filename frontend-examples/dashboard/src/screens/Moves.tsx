@@ -116,6 +116,7 @@ function MoveForm({ way, position, onLook, onMoved }: FormProps) {
   const asksAmount = way.portion === "PART";
   const amount = asksAmount ? typed.trim() : (way.amount ?? "0");
   const isStale = position.version > seen;
+  const isConflict = refused.some(({ code }) => code === "VERSION_CONFLICT");
   const problem = asksAmount && typed ? problemOf(amount, position) : null;
 
   async function send(event: FormEvent) {
@@ -181,9 +182,11 @@ function MoveForm({ way, position, onLook, onMoved }: FormProps) {
         />
       </p>
       {(!asksAmount || (typed && !problem)) && <Preview way={way} amount={amount} position={position} />}
+      <Refusals of={refused} />
       {isStale && (
         <p className="stale">
-          This position has moved since you opened this form (version {seen} is now {position.version}).{" "}
+          {!isConflict &&
+            `This position has moved since you opened this form (version ${seen} is now ${position.version}). `}
           <button
             type="button"
             onClick={() => {
@@ -195,7 +198,6 @@ function MoveForm({ way, position, onLook, onMoved }: FormProps) {
           </button>
         </p>
       )}
-      <Refusals of={refused} />
       <p role="alert" className="refusal">
         {unanswered}
       </p>
