@@ -106,6 +106,8 @@ async def test_nothing_is_wider_than_a_phone(looked_at: Visit, admin_key: str, p
         await looked_at.is_live()
         wide = await looked_at.page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0, path
+    cut = "map => map.scrollWidth - map.clientWidth"
+    assert await looked_at.page.locator(".lifecycle").evaluate(cut) <= 0, "its last stages are seen"
 
 
 async def test_a_position_is_found_and_moved_without_a_mouse(

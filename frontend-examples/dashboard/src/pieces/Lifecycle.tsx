@@ -1,6 +1,11 @@
 import { useMemo } from "react";
 import { plain } from "../words";
-import { type Definition, HEIGHT, WIDTH, draw, left, top } from "./lifecycleMap";
+import { drawDown } from "./lifecycleColumn";
+import { type Definition, HEIGHT, WIDTH, draw } from "./lifecycleMap";
+import { useWide } from "./useWide";
+
+// Narrower than this, the names in it cannot be read; then it scrolls.
+const WIDTH_MIN = 620;
 
 interface Props {
   definition: Definition & { name: string; version: number };
@@ -11,13 +16,14 @@ interface Props {
 
 /** The stages of a lifecycle and the ways between them; where the position is, and how it came there. */
 export function Lifecycle({ definition, stage, walked }: Props) {
-  const map = useMemo(() => draw(definition), [definition]);
+  const isWide = useWide();
+  const map = useMemo(() => (isWide ? draw : drawDown)(definition), [definition, isWide]);
   const beenTo = new Set([definition.initialStage, ...[...walked].flatMap((step) => step.split(">"))]);
   return (
     <div className="lifecycle" tabIndex={0} role="group" aria-label="Lifecycle diagram">
       <svg
         viewBox={`0 0 ${map.width} ${map.height}`}
-        style={{ maxWidth: map.width * 1.1 }}
+        style={{ maxWidth: map.width * 1.1, minWidth: Math.min(map.width, WIDTH_MIN) }}
         role="img"
         aria-label={`Lifecycle ${definition.name}@${definition.version}. The position is at ${plain(stage)}.`}
       >
@@ -44,7 +50,7 @@ export function Lifecycle({ definition, stage, walked }: Props) {
           <g
             key={station.name}
             className={`station${station.name === stage ? " is-here" : ""}${beenTo.has(station.name) ? " is-past" : ""}`}
-            transform={`translate(${left(station)} ${top(station)})`}
+            transform={`translate(${station.x} ${station.y})`}
           >
             <rect width={WIDTH} height={HEIGHT} rx={HEIGHT / 2} />
             <text x={WIDTH / 2} y={HEIGHT / 2}>

@@ -12,6 +12,8 @@ export interface Station {
   state: PositionState;
   column: number;
   row: number;
+  x: number;
+  y: number;
 }
 
 export interface Track {
@@ -35,28 +37,28 @@ const ROW = 60;
 const BEND = 10;
 const ABOVE = 46;
 
-export const left = ({ column }: Station): number => column * COLUMN + 1;
-export const top = ({ row }: Station): number => ABOVE + row * ROW;
-
-interface Arrow {
+export interface Arrow {
   from: string;
   to: string;
   effect: MoneyEffect;
 }
 
-export function draw(definition: Definition): Drawing {
-  const arrows = definition.transitions.flatMap(({ fromStages, toStage, moneyEffect }) =>
-    fromStages.map((from): Arrow => ({ from, to: toStage, effect: moneyEffect })),
+export const arrowsOf = ({ transitions }: Definition): Arrow[] =>
+  transitions.flatMap(({ fromStages, toStage, moneyEffect }) =>
+    fromStages.map((from) => ({ from, to: toStage, effect: moneyEffect })),
   );
+
+/** From left to right, for where there is room. */
+export function draw(definition: Definition): Drawing {
+  const arrows = arrowsOf(definition);
   const columns = columnsOf(definition, arrows);
   const spine = spineOf(definition, arrows, columns);
   let rows = 0;
-  const stations = definition.stages.map(({ name, state }): Station => ({
-    name,
-    state,
-    column: columns.get(name)!,
-    row: spine.has(name) ? 0 : ++rows,
-  }));
+  const stations = definition.stages.map(({ name, state }): Station => {
+    const column = columns.get(name)!;
+    const row = spine.has(name) ? 0 : ++rows;
+    return { name, state, column, row, x: column * COLUMN + 1, y: ABOVE + row * ROW };
+  });
   const at = (name: string) => stations.find((station) => station.name === name)!;
   const tracks = arrows.map((arrow): Track => ({ ...arrow, path: pathOf(at(arrow.from), at(arrow.to)) }));
   const last = Math.max(...columns.values());
@@ -100,25 +102,25 @@ function spineOf({ initialStage, stages }: Definition, arrows: Arrow[], columns:
 const rank = ({ effect }: Arrow): number => ["FUND", "RELEASE", "NONE", "REFUND"].indexOf(effect);
 
 function pathOf(from: Station, to: Station): string {
-  const middle = (station: Station) => top(station) + HEIGHT / 2;
+  const middle = ({ y }: Station) => y + HEIGHT / 2;
   if (from === to) {
-    const x = left(from) + WIDTH / 2;
-    return `M${x - 16} ${top(from)} v-6 a8 8 0 0 1 8 -8 h16 a8 8 0 0 1 8 8 v4`;
+    const x = from.x + WIDTH / 2;
+    return `M${x - 16} ${from.y} v-6 a8 8 0 0 1 8 -8 h16 a8 8 0 0 1 8 8 v4`;
   }
   if (to.row === from.row && to.column === from.column + 1) {
-    return `M${left(from) + WIDTH} ${middle(from)} H${left(to) - 3}`;
+    return `M${from.x + WIDTH} ${middle(from)} H${to.x - 3}`;
   }
   if (to.row === 0) {
-    const start = left(from) + WIDTH - 26;
-    const end = left(to) + 26;
+    const start = from.x + WIDTH - 26;
+    const end = to.x + 26;
     const [turn, back] = end > start ? [BEND, -BEND] : [-BEND, BEND];
-    const y = top(to) - 34;
+    const y = to.y - 34;
     return (
-      `M${start} ${top(from)} V${y + BEND} q0 ${-BEND} ${turn} ${-BEND}` +
-      ` H${end + back} q${turn} 0 ${turn} ${BEND} V${top(to) - 3}`
+      `M${start} ${from.y} V${y + BEND} q0 ${-BEND} ${turn} ${-BEND}` +
+      ` H${end + back} q${turn} 0 ${turn} ${BEND} V${to.y - 3}`
     );
   }
   // Down beside the station, each line in a track of its own, then along to the end.
-  const start = left(from) + 20 + to.row * 18;
-  return `M${start} ${top(from) + HEIGHT} V${middle(to) - BEND} q0 ${BEND} ${BEND} ${BEND} H${left(to) - 3}`;
+  const start = from.x + 20 + to.row * 18;
+  return `M${start} ${from.y + HEIGHT} V${middle(to) - BEND} q0 ${BEND} ${BEND} ${BEND} H${to.x - 3}`;
 }
