@@ -170,6 +170,32 @@ class TestPositions:
         await dashboard.page.reload()
         await expect(dashboard.page.get_by_label("Holder, in full")).to_have_value(holder)
 
+    async def test_going_back_leads_to_the_place_in_the_list(self, dashboard: Visit, browsed: Server) -> None:
+        crowded = Bookkeeper(browsed)
+        await asyncio.to_thread(crowded.crowd, 3)
+        key = key_of(browsed, crowded.institution_id, "READ_ONLY")
+        await dashboard.open("/positions", key=key)
+        page, body = dashboard.page, dashboard.page.locator(".rows-body")
+        await page.locator('[data-index="0"]').wait_for()
+        while not await page.locator('[data-index="200"]').count():
+            await body.evaluate("body => { body.scrollTop = body.scrollHeight; }")
+            await asyncio.sleep(0.05)
+        await body.evaluate("body => { body.scrollTop = 200 * 52; }")
+        read = page.locator('[data-index="203"] [data-position]')
+        position = await read.get_attribute("data-position")
+        await read.get_by_role("link").click(force=True)
+        await page.wait_for_url(f"**/positions/{position}")
+        await expect(dashboard.heading("Where it is")).to_be_visible()
+
+        await page.go_back()
+
+        await expect(page.locator(f'[data-index="203"] [data-position="{position}"]')).to_be_in_viewport()
+        assert await body.evaluate("body => body.scrollTop") == 200 * 52
+        await expect(page.get_by_text("300 positions")).to_be_visible()
+        await page.get_by_role("link", name="Portfolio").click()
+        await page.get_by_role("link", name="Positions").click()
+        await expect(page.locator('[data-index="0"]')).to_be_in_viewport()
+
     async def test_a_filter_that_is_refused_shows_no_rows_of_another_question(
         self, dashboard: Visit, bookkeeper: Bookkeeper, admin_key: str
     ) -> None:

@@ -1,6 +1,6 @@
 import { type ReactNode, useEffect, useRef, useState } from "react";
 import { Mark } from "./pieces/Mark";
-import { Link, usePlace } from "./route";
+import { Link, entry, usePlace } from "./route";
 import { Administration } from "./screens/Administration";
 import { Live } from "./screens/Live";
 import { Portfolio } from "./screens/Portfolio";
@@ -68,7 +68,7 @@ function useIsAdmin(): boolean {
 function screenOf(path: string): { name: string; screen: ReactNode } {
   const id = /^\/positions\/(\w+)$/.exec(path)?.[1];
   if (id) return { name: "Position", screen: <Position key={id} id={id} /> };
-  if (path === "/positions") return { name: "Positions", screen: <Positions /> };
+  if (path === "/positions") return { name: "Positions", screen: <Positions key={entry()} /> };
   if (path === "/live") return { name: "Live", screen: <Live /> };
   if (path === "/administration") return { name: "Administration", screen: <Administration /> };
   return { name: "Portfolio", screen: <Portfolio /> };

@@ -18,7 +18,7 @@ function read(): Place & { href: string } {
   };
 }
 
-function present(): Place {
+function present(): typeof last {
   if (last.href !== location.pathname + location.search) last = read();
   return last;
 }
@@ -34,8 +34,19 @@ function listen(changed: () => void): () => void {
 
 export const usePlace = (): Place => useSyncExternalStore(listen, present);
 
+const opened = Date.now();
+let entries = 0;
+
+/** Which entry of the history this is: what was kept of it is found again by going back, or forth. */
+export function entry(): string {
+  if (!history.state?.entry) history.replaceState({ entry: `${opened}.${entries++}` }, "");
+  return history.state.entry;
+}
+
 export function go(href: string, { replace = false } = {}): void {
-  history[replace ? "replaceState" : "pushState"](null, "", href);
+  // As browsers do it: who is there already has not gone anywhere.
+  if (replace || href === present().href) history.replaceState(history.state, "", href);
+  else history.pushState({ entry: `${opened}.${entries++}` }, "", href);
   dispatchEvent(new Event(MOVED));
 }
 

@@ -12,17 +12,29 @@ interface Props {
   render(index: number): ReactNode;
   onEnd?: () => void;
   total?: number;
+  /** How far down it begins, in pixels. */
+  start?: number;
+  onScroll?: (top: number) => void;
 }
 
 /** A long table of which only what can be seen is there. Arrow keys walk its rows. */
-export function Rows({ label, keys, rowHeight, head, render, onEnd, total }: Props) {
+export function Rows({ label, keys, rowHeight, head, render, onEnd, total, start = 0, onScroll }: Props) {
   const scroller = useRef<HTMLDivElement>(null);
-  const [view, setView] = useState({ top: 0, height: 800 });
+  const [view, setView] = useState({ top: start, height: 800 });
   const first = useRef<string | undefined>(keys[0]);
+
+  const told = useRef(onScroll);
+  told.current = onScroll;
+  useLayoutEffect(() => {
+    scroller.current!.scrollTop = start;
+  }, []);
 
   useEffect(() => {
     const element = scroller.current!;
-    const measure = () => setView({ top: element.scrollTop, height: element.clientHeight });
+    const measure = () => {
+      setView({ top: element.scrollTop, height: element.clientHeight });
+      told.current?.(element.scrollTop);
+    };
     const observer = new ResizeObserver(measure);
     observer.observe(element);
     element.addEventListener("scroll", measure, { passive: true });

@@ -1,24 +1,15 @@
-import { useCallback, useEffect, useMemo, useRef, useState } from "react";
-import { useClient } from "urql";
-import { useAgain } from "../again";
-import type { Line } from "../feed";
-import {
-  type PositionOrder,
-  type PositionState,
-  type PositionWhere,
-  PositionsDocument,
-  type RowFragment,
-} from "../generated";
+import { useEffect, useMemo, useState } from "react";
+import type { RowFragment } from "../generated";
 import { Amount } from "../pieces/Amount";
 import { MoneyBar } from "../pieces/MoneyBar";
 import { Rows } from "../pieces/Rows";
 import { State } from "../pieces/State";
 import { useWide } from "../pieces/useWide";
 import { Link, go, usePlace } from "../route";
-import { words } from "../server";
-import { useFeed, useScope, useSession } from "../session";
+import { useSession } from "../session";
 import { day } from "../time";
 import { STATES, plain } from "../words";
+import { useList } from "./positionList";
 
 const ORDERS = [
   { value: "CREATED.DESC", name: "Newest first" },
@@ -60,6 +51,8 @@ export function Positions() {
         total={total ?? undefined}
         rowHeight={isWide ? 52 : 84}
         onEnd={list.more}
+        start={list.start}
+        onScroll={list.keepPlace}
         head={
           <div role="row" className="row position-row" aria-rowindex={1}>
             {["Holder", "Asset", "State", "Held", "Agreed", "Expires"].map((name) => (
@@ -101,118 +94,6 @@ function PositionRow({ row }: { row: RowFragment }) {
       </span>
     </div>
   );
-}
-
-function whereOf(search: URLSearchParams, scope: PositionWhere): PositionWhere {
-  const states = search.getAll("state") as PositionState[];
-  const currency = search.get("currency");
-  const holder = search.get("holder");
-  return {
-    ...scope,
-    ...(states.length && { state: { in: states } }),
-    ...(currency && { currency: { eq: currency } }),
-    ...(holder && { holderReference: { eq: holder } }),
-  };
-}
-
-interface ListState {
-  rows: RowFragment[];
-  total: number | null;
-  next: string | null;
-  trouble: string | null;
-  /** Whether that was no answer at all. */
-  isCutOff: boolean;
-}
-
-const EMPTY: ListState = { rows: [], total: null, next: null, trouble: null, isCutOff: false };
-
-/** The rows that were read so far, kept up to date by what happens. */
-function useList(search: URLSearchParams) {
-  const client = useClient();
-  const scope = useScope();
-  const { institution } = useSession();
-  const { events, received } = useFeed();
-  const [state, setState] = useState<ListState>(EMPTY);
-  const [round, setRound] = useState(0);
-  const turn = useRef(0);
-  const isReading = useRef(false);
-  const begun = useRef(0);
-  const query = search.toString();
-
-  const read = useCallback(
-    async (after: string | null) => {
-      const mine = turn.current;
-      isReading.current = true;
-      const [field, direction] = (search.get("sort") ?? "CREATED.DESC").split(".");
-      const orderBy = { field, direction } as PositionOrder;
-      const variables = { where: whereOf(search, scope), orderBy, after, counted: after === null };
-      const { data, error } = await client.query(PositionsDocument, variables).toPromise();
-      if (mine !== turn.current) return;
-      isReading.current = false;
-      if (!data) {
-        const trouble = error ? words(error) : null;
-        const isCutOff = error?.networkError !== undefined;
-        // The rows of another question are no answer to this one.
-        return setState((now) => ({ ...(after === null ? EMPTY : now), next: null, trouble, isCutOff }));
-      }
-      const { edges, pageInfo, totalCount } = data.positions;
-      setState((now) => ({
-        rows: [...(after === null ? [] : now.rows), ...edges.map(({ node }) => node)],
-        total: totalCount ?? now.total,
-        next: pageInfo.hasNextPage ? (pageInfo.endCursor ?? null) : null,
-        trouble: null,
-        isCutOff: false,
-      }));
-    },
-    [client, query, institution],
-  );
-
-  useEffect(() => {
-    turn.current += 1;
-    begun.current = received;
-    setState((now) => ({ ...now, next: null }));
-    void read(null);
-  }, [read, round]);
-
-  useAgain(() => setRound((now) => now + 1), state.isCutOff);
-
-  const more = useCallback(() => {
-    if (state.next !== null && !isReading.current) void read(state.next);
-  }, [state.next, read]);
-
-  const rows = useMemo(() => brought(state.rows, events), [state.rows, events]);
-  const since = events.slice(0, Math.max(0, received - begun.current));
-  const opened = new Set(since.filter((line) => isWanted(line, search, institution)).map((line) => line.positionId));
-  for (const { id } of state.rows) opened.delete(id);
-  return { ...state, rows, more, added: opened.size, again: () => setRound((now) => now + 1) };
-}
-
-function isWanted(line: Line, search: URLSearchParams, institution: string | null): boolean {
-  const states = search.getAll("state");
-  const currency = search.get("currency");
-  return (
-    line.kind === "POSITION_CREATED" &&
-    (!institution || line.institutionId === institution) &&
-    (states.length === 0 || states.includes("CREATED")) &&
-    (!currency || currency === line.currency) &&
-    !search.get("holder")
-  );
-}
-
-/** The rows with what has happened since they were read. */
-function brought(rows: RowFragment[], events: readonly Line[]): RowFragment[] {
-  const newest = new Map<string, Line>();
-  for (const line of events) if (!newest.has(line.positionId)) newest.set(line.positionId, line);
-  return rows.map((row) => {
-    const line = newest.get(row.id);
-    if (!line || line.positionVersion <= row.version) return row;
-    return {
-      ...row,
-      ...line.balancesAfter,
-      version: line.positionVersion,
-      state: line.newState as PositionState,
-    };
-  });
 }
 
 function Filters({ search }: { search: URLSearchParams }) {
