@@ -196,6 +196,24 @@ async def test_it_holds_still_and_goes_on(dashboard: Visit, browsed: Server) -> 
     await expect(dashboard.page.locator(".rows-body .row")).to_have_count(2)
 
 
+async def test_what_came_in_between_is_told_also_while_it_holds_still(
+    visit: Visit, between: Relay, browsed: Server
+) -> None:
+    books = Bookkeeper(browsed)
+    await visit.open("/live", key=key_of(browsed, books.institution_id, "READ_ONLY"))
+    await asyncio.to_thread(books.open)
+    await shows_all(visit, browsed, books.institution_id)
+    await visit.page.context.set_offline(True)
+    between.cut()
+    await expect(visit.page.locator(".standing")).to_contain_text("Connection lost at")
+    await asyncio.to_thread(books.crowd, 30)
+    await visit.page.context.set_offline(False)
+    back = visit.page.locator('[data-gap="back"]')
+    await expect(back).to_contain_text("catching up")
+    await visit.button("Hold still").click()
+    await expect(back).to_contain_text("3000 events came in between")
+
+
 SHIFTS = (
     "() => { window.shift = 0; new PerformanceObserver(list => { for (const entry of list.getEntries()) "
     "window.shift += entry.value; }).observe({type: 'layout-shift'}); }"

@@ -28,8 +28,8 @@ export function Live() {
   const { events: all, gaps } = held ?? feed;
   const of = (lines: readonly Line[]) => lines.filter((line) => !institution || line.institutionId === institution);
   const events = useMemo(() => of(all), [all, institution]);
-  // How far it has come: until it is level, nobody knows how much came in between.
-  const newest = all[0] ? orderOf(all[0]) : 0;
+  // How far it has come, also while what is shown holds still: until it is level, nobody knows how much came in between.
+  const newest = feed.events[0] ? orderOf(feed.events[0]) : 0;
   const shown = useMemo(
     () => arrange(events, gaps, newest, institution === null),
     [events, gaps, newest, institution],
