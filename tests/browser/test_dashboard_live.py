@@ -85,16 +85,22 @@ async def test_a_cut_network_is_shown_and_what_came_in_between_is_marked(
     await expect(visit.page.locator(".feed-row.is-late")).to_have_count(4)
 
 
+@pytest.mark.parametrize("chosen", [False, True], ids=["all-that-the-key-sees", "an-institution-is-chosen"])
 async def test_more_than_is_kept_is_counted_once_it_has_caught_up(
-    visit: Visit, between: Relay, browsed: Server
+    visit: Visit, between: Relay, browsed: Server, chosen: bool
 ) -> None:
-    books = Bookkeeper(browsed)
-    await visit.open("/live", key=key_of(browsed, books.institution_id, "READ_ONLY"))
+    books, others = Bookkeeper(browsed), Bookkeeper(browsed)
+    if chosen:
+        await visit.open("/live", key=browsed.root_key)
+        await visit.page.get_by_label("Institution").select_option(books.institution_id)
+    else:
+        await visit.open("/live", key=key_of(browsed, books.institution_id, "READ_ONLY"))
     await asyncio.to_thread(books.open)
     await shows_all(visit, browsed, books.institution_id)
     await visit.page.context.set_offline(True)
     between.cut()
     await expect(visit.page.locator(".standing")).to_contain_text("Connection lost at")
+    await asyncio.to_thread(others.crowd, 1)
     await asyncio.to_thread(books.crowd, 21)
     await visit.page.context.set_offline(False)
     back = visit.page.locator('[data-gap="back"]')

@@ -22,6 +22,8 @@ export interface Gap {
   backAt: Date | null;
   after: number;
   through: number | null;
+  /** How many events of each institution came in late: more of them than are kept. */
+  late: ReadonlyMap<string, number>;
 }
 
 export interface FeedState {
@@ -38,6 +40,17 @@ export interface FeedState {
 
 /** The number that orders what this key sees: root sees all institutions, everybody else one. */
 export const orderOf = (line: Line): number => line.globalSequence ?? line.sequence;
+
+/** Until it is known how far the ledger had gone, whatever comes may be late. */
+const isLate = (line: Line, { after, backAt, through }: Gap): boolean =>
+  backAt !== null && orderOf(line) > after && (through === null || orderOf(line) <= through);
+
+function counted(gap: Gap, lines: readonly Line[], by: 1 | -1): Gap {
+  if (lines.length === 0) return gap;
+  const late = new Map(gap.late);
+  for (const { institutionId: of } of lines) late.set(of, (late.get(of) ?? 0) + by);
+  return { ...gap, late };
+}
 
 export class Feed {
   private state: FeedState = { standing: "connecting", events: [], gaps: [], received: 0, notice: null };
@@ -134,20 +147,29 @@ export class Feed {
     if (this.fresh.length === 0) return;
     const events = [...this.fresh.reverse(), ...this.state.events].slice(0, EVENTS_MAX);
     const received = this.state.received + this.fresh.length;
+    const gaps = this.state.gaps.map((gap) => counted(gap, this.fresh.filter((line) => isLate(line, gap)), 1));
     this.fresh = [];
-    this.set({ events, received });
+    this.set({ events, received, gaps });
   }
 
   private lost(): void {
     if (this.ended || this.state.standing !== "live") return;
     this.flush();
-    const gap: Gap = { id: Date.now(), lostAt: new Date(), backAt: null, after: this.last, through: null };
+    const gap: Gap = {
+      id: Date.now(),
+      lostAt: new Date(),
+      backAt: null,
+      after: this.last,
+      through: null,
+      late: new Map(),
+    };
     this.set({ standing: "lost", gaps: [gap, ...this.state.gaps].slice(0, GAPS_MAX) });
   }
 
   private back(): void {
     if (this.ended) return;
-    this.set({ standing: "live", gaps: this.mended({ backAt: new Date() }), notice: null });
+    const gaps = this.state.gaps.map((gap) => (gap.through === null ? { ...gap, backAt: new Date() } : gap));
+    this.set({ standing: "live", gaps, notice: null });
     const open = this.state.gaps.find(({ through }) => through === null);
     if (open) void this.bound();
   }
@@ -155,11 +177,16 @@ export class Feed {
   /** Asks up to where the ledger had gone when the connection came back. */
   private async bound(): Promise<void> {
     const { data } = await this.link.client.query(HeadDocument, {}).toPromise();
-    if (data && !this.ended) this.set({ gaps: this.mended({ through: data.ledgerHead.sequence }) });
-  }
-
-  private mended(change: Partial<Gap>): Gap[] {
-    return this.state.gaps.map((gap) => (gap.through === null ? { ...gap, ...change } : gap));
+    if (!data || this.ended) return;
+    this.flush();
+    const through = data.ledgerHead.sequence;
+    const gaps = this.state.gaps.map((gap) => {
+      if (gap.through !== null) return gap;
+      // What happened after it came back was counted as well.
+      const newer = this.state.events.filter((line) => isLate(line, gap) && orderOf(line) > through);
+      return counted({ ...gap, through }, newer, -1);
+    });
+    this.set({ gaps });
   }
 
   private set(change: Partial<FeedState>): void {

@@ -25,13 +25,17 @@ export function Live() {
     const timer = setInterval(count, COUNT_MS);
     return () => clearInterval(timer);
   }, []);
-  const { events: all, gaps } = held ?? feed;
+  const all = (held ?? feed).events;
+  const gaps = useMemo(() => {
+    const late = new Map(feed.gaps.map((gap) => [gap.id, gap.late]));
+    return held ? held.gaps.map((gap) => ({ ...gap, late: late.get(gap.id) ?? gap.late })) : feed.gaps;
+  }, [feed.gaps, held]);
   const of = (lines: readonly Line[]) => lines.filter((line) => !institution || line.institutionId === institution);
   const events = useMemo(() => of(all), [all, institution]);
   // How far it has come, also while what is shown holds still: until it is level, nobody knows how much came in between.
   const newest = feed.events[0] ? orderOf(feed.events[0]) : 0;
   const shown = useMemo(
-    () => arrange(events, gaps, newest, institution === null),
+    () => arrange(events, gaps, newest, institution),
     [events, gaps, newest, institution],
   );
   const keys = useMemo(() => shown.map(({ key }) => key), [shown]);
@@ -91,10 +95,10 @@ function between(late: number | null): string {
 }
 
 /**
- * Events with the times without connection among them, newest first. Sequences have no gaps: of all events, they count
- * those that are no longer kept as well.
+ * Events with the times without connection among them, newest first. Sequences have no gaps: they count all events that
+ * the key sees, those that are no longer kept as well.
  */
-function arrange(events: readonly Line[], gaps: readonly Gap[], newest: number, isAll: boolean): Shown[] {
+function arrange(events: readonly Line[], gaps: readonly Gap[], newest: number, institution: string | null): Shown[] {
   const late = (line: Line) => gaps.some((gap) => isWithin(line, gap));
   const rows: Shown[] = events.map((line) => ({ key: line.id, line, isLate: late(line) }));
   for (const gap of gaps) {
@@ -102,7 +106,7 @@ function arrange(events: readonly Line[], gaps: readonly Gap[], newest: number, 
     rows.splice(lost < 0 ? rows.length : lost, 0, { key: `lost-${gap.id}`, gap, end: "lost", late: 0 });
     if (gap.through === null) continue;
     const back = rows.findIndex((row) => ("line" in row ? orderOf(row.line) <= gap.through! : row.gap === gap));
-    const count = isAll ? gap.through - gap.after : events.filter((line) => isWithin(line, gap)).length;
+    const count = institution === null ? gap.through - gap.after : (gap.late.get(institution) ?? 0);
     rows.splice(back, 0, { key: `back-${gap.id}`, gap, end: "back", late: newest < gap.through ? null : count });
   }
   return rows;
