@@ -48,6 +48,12 @@ def wanted(headers: Headers, *, page: bool) -> Wanted:
     return Wanted(_json_type(ranges, graphql, plain), events=events > 0, events_first=events > best)
 
 
+def is_for_people(headers: Headers) -> bool:
+    """Whether who asks would rather read a page than JSON: a browser that was sent to an address does."""
+    ranges = _ranges(",".join(headers.getlist("accept")))
+    return ranges.get(HTML_TYPE, 0.0) > _quality(ranges, JSON_TYPE)
+
+
 def _json_type(ranges: dict[str, float], graphql: float, plain: float) -> str | None:
     if not max(graphql, plain):
         return None

@@ -16,7 +16,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from app.context import Services
 from app.documents.service import TrustedDocuments
-from app.http import dashboard, exchange, export, graphiql, health, metrics, server
+from app.http import dashboard, exchange, export, graphiql, health, metrics, pages, server
 from app.http.access_log import AccessLog
 from app.http.auth import Authenticator
 from app.http.crowd import Crowd
@@ -29,6 +29,7 @@ from app.http.library import Library
 from app.http.limits import AnswerHeaders, Compressed, Guard
 from app.http.live import Live, Pace
 from app.http.metrics import Metrics
+from app.http.negotiation import is_for_people
 from app.http.running import Runner
 from app.http.tolls import Tolls
 from app.http.view import GraphQLView
@@ -142,4 +143,6 @@ async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), "this handler is registered for these alone"
     code = CODES.get(error.status_code, "BAD_REQUEST" if error.status_code < 500 else "INTERNAL")
     exchange.of(request.scope).note_error(code)
+    if error.status_code == 404 and is_for_people(request.headers):
+        return pages.missing()
     return refusal(RefusedError(error.status_code, code, error.detail, error.headers))

@@ -99,6 +99,14 @@ async def test_axe_finds_nothing_serious_on_any_screen(
     assert not {path: wrong for path, wrong in found.items() if wrong}
 
 
+async def test_an_address_where_nothing_is_says_so_and_leads_on(looked_at: Visit) -> None:
+    await looked_at.open("/nothing")
+    await expect(looked_at.heading("There is no such page")).to_be_visible()
+    assert await looked_at.serious("nothing") == []
+    await looked_at.page.get_by_role("link", name="dashboard").click()
+    await expect(looked_at.page.get_by_label("API key")).to_be_visible()
+
+
 async def test_nothing_is_wider_than_a_phone(looked_at: Visit, admin_key: str, position: str) -> None:
     await looked_at.open(key=admin_key)
     for path in (*SCREENS, f"/positions/{position}"):

@@ -371,6 +371,20 @@ async def test_unknown_paths_are_json_too(http: httpx.AsyncClient) -> None:
     assert (response.status_code, code_of(response)) == (405, "METHOD_NOT_ALLOWED")
 
 
+async def test_who_asks_for_a_page_is_told_in_one_that_there_is_none(http: httpx.AsyncClient) -> None:
+    browser = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+    for path in ("/nothing", "/positions/pos_1/<script>", "/graphiql/config.json"):
+        response = await http.get(path, headers=browser)
+        assert response.status_code == 404
+        assert response.headers["content-type"] == "text/html; charset=utf-8"
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+        assert "There is no such page" in response.text
+        assert "script" not in response.text
+    for accept in ("*/*", "application/json", "text/html;q=0.5, application/json", "image/avif,*/*;q=0.8"):
+        response = await http.get("/nothing", headers={"Accept": accept})
+        assert (response.status_code, code_of(response)) == (404, "NOT_FOUND"), accept
+
+
 async def test_one_idempotency_key_serves_one_mutation(http: httpx.AsyncClient) -> None:
     headers = {**AUTH, "Idempotency-Key": "k-1", "Accept": GRAPHQL}
     two = 'mutation { a: note(text: "a") ...F } fragment F on Mutation { note(text: "b") }'
