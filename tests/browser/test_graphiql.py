@@ -233,6 +233,37 @@ async def test_an_example_opens_in_a_tab_of_its_own_and_runs(
     assert "errors" not in response
 
 
+async def test_an_example_takes_the_place_of_one_that_nobody_has_changed(
+    visit: Visit, server_url: str, root_key: str
+) -> None:
+    await visit.open(server_url)
+    await visit.enter_key(root_key)
+    await visit.is_told("Connected as")
+    tabs = visit.page.locator(".graphiql-tab")
+    before = await tabs.count()
+
+    async def choose(question: str) -> None:
+        await visit.page.get_by_role("button", name="Examples").click()
+        await visit.page.get_by_role("menuitem", name=question).click()
+
+    await choose("Which positions expire this week?")
+    await visit.press_play()
+    await visit.shown(lambda response: "data" in response)
+    await choose("What do we hold today, by currency?")
+    await expect(tabs).to_have_count(before + 1)
+    assert await visit.response() == {}, "the answer to another question is gone"
+    await visit.press_play()
+    await visit.shown(lambda response: "data" in response)
+
+    await visit.page.locator(".graphiql-query-editor .view-lines").click()
+    await visit.page.keyboard.press("Control+End")
+    await visit.page.keyboard.insert_text("# mine")
+    await choose("Which positions expire this week?")
+    await expect(tabs).to_have_count(before + 2)
+    await tabs.nth(before).get_by_role("tab").or_(tabs.nth(before).get_by_role("button")).first.click()
+    assert "# mine" in await visit.page.evaluate(MODEL, "operation.graphql")
+
+
 async def test_a_subscription_shows_what_happens_while_it_happens(
     visit: Visit, server_url: str, root_key: str, record_event: Callable[[], Awaitable[object]]
 ) -> None:

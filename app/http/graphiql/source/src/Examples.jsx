@@ -1,24 +1,34 @@
 import { ChevronDownIcon, DropdownMenu, useGraphiQL, useGraphiQLActions } from "@graphiql/react";
 
-/** The saved operations by what they are about, in the order given; `open` puts one into a new tab. */
-export function Examples({ operations }) {
+/**
+ * The saved operations by what they are about, in the order given. One opens in a tab of its own, or takes the place of
+ * another that nobody has changed; `onOpen` is told.
+ */
+export function Examples({ operations, onOpen }) {
   const groups = new Map(operations.map(({ group }) => [group, []]));
   for (const operation of operations) groups.get(operation.group).push(operation);
 
   const { addTab, stop, updateActiveTabValues } = useGraphiQLActions();
-  const { queryEditor, variableEditor } = useGraphiQL((state) => ({
+  const { queryEditor, variableEditor, responseEditor } = useGraphiQL((state) => ({
     queryEditor: state.queryEditor,
     variableEditor: state.variableEditor,
+    responseEditor: state.responseEditor,
   }));
 
-  function open({ name, document, variables }) {
-    const query = document.endsWith("\n") ? document : `${document}\n`;
-    const values = Object.keys(variables ?? {}).length > 0 ? JSON.stringify(filled(variables), null, 2) : "";
-    stop(); // a running subscription would go on writing into the new tab
-    addTab();
+  function open(operation) {
+    const [query, values] = textOf(operation);
+    stop(); // a running subscription would go on writing into the tab
+    if (!isUnchanged()) addTab();
     queryEditor.setValue(query);
     variableEditor.setValue(values);
-    updateActiveTabValues({ query, variables: values, operationName: name });
+    responseEditor?.setValue("");
+    updateActiveTabValues({ query, variables: values, operationName: operation.name, response: null });
+    onOpen();
+  }
+
+  function isUnchanged() {
+    const shown = [queryEditor.getValue(), variableEditor.getValue()];
+    return operations.some((one) => textOf(one).every((text, index) => text.trim() === shown[index].trim()));
   }
 
   if (operations.length === 0) return null;
@@ -41,6 +51,12 @@ export function Examples({ operations }) {
       </DropdownMenu.Content>
     </DropdownMenu>
   );
+}
+
+/** What stands in the two editors. */
+function textOf({ document, variables }) {
+  const values = Object.keys(variables ?? {}).length > 0 ? JSON.stringify(filled(variables), null, 2) : "";
+  return [document.endsWith("\n") ? document : `${document}\n`, values];
 }
 
 /** Variables with the days that they speak of: `today`, `today+7` and the like become instants. */
