@@ -312,6 +312,19 @@ async def test_an_answer_is_shown_as_a_table_and_saved_as_csv(
     await visit.page.locator(".graphiql-response .view-lines").wait_for()
 
 
+async def test_an_answer_without_rows_says_that_it_has_none(
+    visit: Visit, server_url: str, root_key: str
+) -> None:
+    await visit.open(server_url)
+    await visit.enter_key(root_key)
+    await visit.is_told("Connected as")
+    await visit.run(
+        'query Empty { positions(where: {holderReference: {eq: "nobody"}}) { edges { node { id } } } }'
+    )
+    await expect(visit.page.locator(".results-bar output")).to_have_text("0 rows")
+    await expect(visit.page.get_by_role("button", name="Save CSV")).to_be_disabled()
+
+
 async def test_a_subscription_fills_a_table_row_by_row(
     visit: Visit, server_url: str, root_key: str, record_event: Callable[[], Awaitable[object]]
 ) -> None:

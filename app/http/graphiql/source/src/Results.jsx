@@ -6,7 +6,7 @@ const ROWS_SHOWN_MAX = 500;
 /** Below the answer: what is wrong with it in words, and the answer as a table or a file. */
 export function Results({ shown }) {
   const [isTable, setTable] = useState(false);
-  const { rows, errors, isLive } = shown;
+  const { rows, errors, isLive, isEmpty } = shown;
   const hasRows = rows.length > 0;
   const columns = columnsOf(rows.slice(0, ROWS_SHOWN_MAX));
 
@@ -26,12 +26,12 @@ export function Results({ shown }) {
           ))}
         </ul>
       )}
-      {hasRows && (
+      {(hasRows || isEmpty) && (
         <div className="results-bar">
-          <button type="button" aria-pressed={isTable} onClick={() => setTable(!isTable)}>
+          <button type="button" aria-pressed={isTable} disabled={!hasRows} onClick={() => setTable(!isTable)}>
             {isTable ? "JSON" : "Table"}
           </button>
-          <button type="button" onClick={() => save(csv(rows))}>
+          <button type="button" disabled={!hasRows} onClick={() => save(csv(rows))}>
             Save CSV
           </button>
           <output>

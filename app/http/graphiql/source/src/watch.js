@@ -3,7 +3,7 @@ import { rowOfMessage, rowsOf } from "./table.js";
 
 const LIVE_ROWS_MAX = 5_000;
 
-export const NOTHING = { rows: [], errors: [], isLive: false };
+export const NOTHING = { rows: [], errors: [], isLive: false, isEmpty: false };
 
 /** The same fetcher; `onShown` is told what the newest answer, or the stream so far, amounts to. */
 export function watched(fetcher, onShown) {
@@ -24,11 +24,11 @@ export function watched(fetcher, onShown) {
           next(result) {
             const row = rowOfMessage(result.data);
             if (row) rows = [row, ...rows].slice(0, LIVE_ROWS_MAX);
-            onShown({ rows, errors: errorsOf(result), isLive: true });
+            onShown({ rows, errors: errorsOf(result), isLive: true, isEmpty: rows.length === 0 });
             sink.next(result);
           },
           error(reason) {
-            onShown({ rows, errors: errorsOf({ errors: [reason].flat() }), isLive: true });
+            onShown({ rows, errors: errorsOf({ errors: [reason].flat() }), isLive: true, isEmpty: false });
             sink.error(reason);
           },
         });
@@ -38,7 +38,11 @@ export function watched(fetcher, onShown) {
 }
 
 function of(answer) {
-  return { rows: answer?.data ? rowsOf(answer.data) : [], errors: errorsOf(answer), isLive: false };
+  const rows = answer?.data ? rowsOf(answer.data) : [];
+  const errors = errorsOf(answer);
+  // What a mutation did is no list, so nobody looks for its rows.
+  const isList = Object.values(answer?.data ?? {}).every((value) => !value?.userErrors);
+  return { rows, errors, isLive: false, isEmpty: rows.length === 0 && errors.length === 0 && isList };
 }
 
 /** Errors of the whole answer, and refusals, which are part of the data. */
