@@ -169,6 +169,10 @@ class TestPositions:
         await expect(others).to_have_count(0)
         await dashboard.page.reload()
         await expect(dashboard.page.get_by_label("Holder, in full")).to_have_value(holder)
+        await dashboard.page.get_by_label("Holder, in full").fill("TEST-")
+        await expect(dashboard.page.locator(".heading .note")).to_have_text(
+            "0 positions: it takes the holder's whole reference, letter by letter"
+        )
 
     async def test_going_back_leads_to_the_place_in_the_list(self, dashboard: Visit, browsed: Server) -> None:
         crowded = Bookkeeper(browsed)

@@ -34,7 +34,7 @@ export function Positions() {
       <div className="heading">
         <h1>Positions</h1>
         <p className="note" role="status">
-          {trouble ?? (total === null ? " " : `${total.toLocaleString("en-GB")} ${total === 1 ? "position" : "positions"}`)}
+          {trouble ?? (total === null ? " " : said(total, search.get("holder")))}
         </p>
         {/* It has its place when it is not there: nothing moves when it comes. */}
         {list.added > 0 && (
@@ -66,6 +66,12 @@ export function Positions() {
       />
     </div>
   );
+}
+
+/** Holders are known by their whole reference alone: whoever typed a part of one is told. */
+function said(total: number, holder: string | null): string {
+  const count = `${total.toLocaleString("en-GB")} ${total === 1 ? "position" : "positions"}`;
+  return total === 0 && holder ? `${count}: it takes the holder's whole reference, letter by letter` : count;
 }
 
 function PositionRow({ row }: { row: RowFragment }) {
