@@ -295,8 +295,10 @@ class TestPosition:
             "It is shown anew; look again before you go on."
         )
         await expect(dashboard.page.get_by_text("has moved since you opened this form")).to_have_count(0)
+        await expect(dashboard.button("Release all now")).to_be_focused()
         assert history(browsed, position)["version"] == 3
         await dashboard.button("I have looked at it again").click()
+        await expect(dashboard.button("Release all now")).to_be_focused()
         await dashboard.button("Release all now").click()
         await expect(dashboard.page.get_by_text("Done: released, version 4.")).to_be_visible()
         await expect(dashboard.page.get_by_text("Done: released, version 4.")).to_be_focused()

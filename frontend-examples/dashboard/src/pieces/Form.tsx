@@ -20,6 +20,7 @@ export function Form({ title, action, children, onSend }: FormProps) {
 
   async function submit(event: FormEvent<HTMLFormElement>) {
     event.preventDefault();
+    if (isSending) return;
     const form = event.currentTarget;
     const filled = [...new FormData(form)].map(([name, value]) => [name, String(value).trim()]);
     setSending(true);
@@ -38,7 +39,8 @@ export function Form({ title, action, children, onSend }: FormProps) {
       <p role="alert" className="refusal">
         {answer && "trouble" in answer && answer.trouble}
       </p>
-      <button type="submit" className="primary" disabled={isSending}>
+      {/* While it sends it keeps the focus, which a disabled one would lose. */}
+      <button type="submit" className="primary" aria-disabled={isSending}>
         {isSending ? "Sending" : action}
       </button>
       <p role="status" className="done">

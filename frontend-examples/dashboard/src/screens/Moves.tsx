@@ -107,6 +107,7 @@ function MoveForm({ way, position, onLook, onMoved }: FormProps) {
   const [refused, setRefused] = useState<readonly Refusal[]>([]);
   const [unanswered, setUnanswered] = useState<string | null>(null);
   const [isSending, setSending] = useState(false);
+  const submit = useRef<HTMLButtonElement>(null);
   // What was looked at when the form was opened: the server refuses if it has moved since.
   const [seen, setSeen] = useState(position.version);
   // One name for one wish: sent again after a lost answer, it still acts once.
@@ -121,6 +122,7 @@ function MoveForm({ way, position, onLook, onMoved }: FormProps) {
 
   async function send(event: FormEvent) {
     event.preventDefault();
+    if (isSending) return;
     setSending(true);
     setRefused([]);
     setUnanswered(null);
@@ -192,6 +194,7 @@ function MoveForm({ way, position, onLook, onMoved }: FormProps) {
             onClick={() => {
               setSeen(position.version);
               setRefused([]);
+              submit.current?.focus();
             }}
           >
             I have looked at it again
@@ -201,7 +204,14 @@ function MoveForm({ way, position, onLook, onMoved }: FormProps) {
       <p role="alert" className="refusal">
         {unanswered}
       </p>
-      <button type="submit" className="primary" disabled={isSending || (asksAmount && (!typed || problem !== null))}>
+      {/* While it sends it keeps the focus, which a disabled one would lose. */}
+      <button
+        type="submit"
+        className="primary"
+        ref={submit}
+        aria-disabled={isSending}
+        disabled={asksAmount && (!typed || problem !== null)}
+      >
         {isSending ? "Sending" : unanswered ? "Send again" : `${verbOf(way)} now`}
       </button>
     </form>
