@@ -131,6 +131,8 @@ async def test_what_could_not_be_read_is_read_when_the_network_is_back(
     [
         (("Portfolio",), "By state"),
         (("Positions",), "1 position"),
+        (("TEST-1",), "Where it is"),
+        (("Administration", "Templates"), "Test escrow"),
         (("Administration", "Policies"), "In force since"),
         (("Administration", "Keys"), "ADMIN of the tests"),
     ],
