@@ -128,17 +128,6 @@ async def fetch_by_id(connection: AsyncConnection, scope: str, ids: Sequence[str
     return {row.id: _model(row) for row in rows}
 
 
-async def fetch_used_keys(
-    connection: AsyncConnection, scope: str, owner: str | None, keys: Sequence[str]
-) -> Mapping[str, bytes]:
-    """Fingerprints by idempotency key, of one owner's keys."""
-    stmt = select(t.idempotency_key, t.fingerprint).where(
-        t.key_institution_id == owner, t.idempotency_key.in_(keys)
-    )
-    rows = await connection.execute(within(stmt, t.institution_id, scope))
-    return {row.idempotency_key: row.fingerprint for row in rows}
-
-
 async def fetch_personal(
     connection: AsyncConnection, scope: str, event_ids: Sequence[str], holders: Holders
 ) -> Mapping[str, Personal]:

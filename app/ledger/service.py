@@ -100,13 +100,6 @@ async def fetch_by_id(connection: "AsyncConnection", scope: str, ids: Sequence[s
     return await queries.fetch_by_id(connection, scope, [key for key in ids if is_id(key, "evt")])
 
 
-async def used_keys(
-    connection: "AsyncConnection", scope: str, owner: str | None, keys: Sequence[str]
-) -> Mapping[str, bytes]:
-    """Those of the idempotency keys under which something was done for their owner (None: root), and what was asked."""
-    return await queries.fetch_used_keys(connection, scope, owner, keys)
-
-
 async def personal(
     connection: "AsyncConnection", scope: str, event_ids: Sequence[str], holders: "Holders"
 ) -> Mapping[str, Personal]:

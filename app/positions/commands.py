@@ -9,7 +9,7 @@ from app.assets.model import AssetTemplate, judge_position
 from app.errors import ErrorCode, Problem
 from app.kit.money import CURRENCIES, ZERO, quantise, spell
 from app.ledger.model import Actor, Balances, Draft, Effect, Key, Kind, Personal
-from app.ledger.writer import Accepted, Command, Decision, View
+from app.ledger.writer import Accepted, Command, Decision, Listed, View
 from app.ledger.writer.contract import Fact
 from app.personal.sealing import Envelope
 from app.policies import model as policies
@@ -48,10 +48,12 @@ class CreatePosition(Command):
     amount: Decimal
     expires_at: datetime | None
     occurred_at: datetime | None
+    listed: Listed | None = None
 
     def names(self) -> Sequence[str]:
-        """The key and the external reference, which have no rows to lock yet."""
-        names = [f"key:{self.key.institution_id}:{self.key.value}"]
+        """The keys and the external reference, which have no rows to lock yet."""
+        keys = [self.key.value, *([] if self.listed is None else [self.listed.key])]
+        names = [f"key:{self.key.institution_id}:{key}" for key in keys]
         if self.external_reference is not None:
             names.append(f"reference:{self.institution_id}:{self.external_reference}")
         return names
@@ -166,6 +168,7 @@ class MovePosition(Command):
     lifecycles: Mapping[tuple[str, int], Lifecycle]
     expected_version: int | None = None
     occurred_at: datetime | None = None
+    listed: Listed | None = None
 
     def names(self) -> Sequence[str]:
         """None: the position's row is lock enough."""

@@ -139,7 +139,8 @@ class PositionOrder:
 _KEY = (
     "A name for this command, at most 255 characters: the same command sent again with it acts once and gets the "
     "same answer. Without one the Idempotency-Key header serves, where the document has one mutation (it names a whole "
-    "list: each item with its place added, and another list is refused). To give both, and not the same, is refused."
+    "list: the first item accepted has it, the others with their place added; another list, or a single command, "
+    "with it is refused). To give both, and not the same, is refused."
 )
 _OCCURRED = (
     "Business time, when it is not now; at most microseconds. Not in the future, but for five minutes in which "

@@ -14,7 +14,7 @@ from app.errors import BadRequest, Denied, ErrorCode, NotFound, Problem, Refusal
 from app.ledger.model import Effect
 from app.ledger.ring import place
 from app.ledger.types import LedgerEvent
-from app.ledger.writer import Answer, Command
+from app.ledger.writer import LIST_TAKEN, Answer, Command
 from app.positions import lists, reads, service
 from app.positions.inputs import (
     CreatePositionInput,
@@ -110,8 +110,7 @@ class Mutation:
         openings = [item.opening(lists.item_key(key, place)) for place, item in enumerate(input.items)]
 
         async def attempt() -> PositionsPayload:
-            async with lists.named(context, key, openings) as named:
-                return await _each(_create(context, opening, item=True) for opening in named)
+            return await _each(_create(context, one, item=True) for one in lists.named(key, openings))
 
         return await context.answer(PositionsPayload, Action.POSITION_CREATED, RESOURCE, attempt)
 
@@ -179,10 +178,10 @@ class Mutation:
         ]
 
         async def attempt() -> PositionsPayload:
-            async with lists.named(context, key, moves, atomic=input.atomic) as named:
-                if input.atomic:
-                    return await _move_all(context, named)
-                return await _each(_move(context, move, item=True) for move in named)
+            named = lists.named(key, moves, atomic=input.atomic)
+            if input.atomic:
+                return await _move_all(context, named)
+            return await _each(_move(context, move, item=True) for move in named)
 
         return await context.answer(PositionsPayload, Action.POSITION_TRANSITIONED, RESOURCE, attempt)
 
@@ -215,7 +214,12 @@ async def _move(context: Context, move: Move, *, item: bool = False) -> Position
 
 
 async def _each(items: Iterable[Awaitable[PositionPayload]]) -> PositionsPayload:
-    return PositionsPayload(results=list(await asyncio.gather(*items)))
+    # When one says that the list's key is taken, nothing of the list is done: still each is waited for.
+    found = await asyncio.gather(*items, return_exceptions=True)
+    for one in found:
+        if isinstance(one, BaseException):
+            raise one
+    return PositionsPayload(results=[one for one in found if isinstance(one, PositionPayload)])
 
 
 async def _move_all(context: Context, moves: Sequence[Move]) -> PositionsPayload:
@@ -231,10 +235,12 @@ async def _move_all(context: Context, moves: Sequence[Move]) -> PositionsPayload
 
 
 async def _item(context: Context, action: Action, attempt, resource_id: str | None = None) -> PositionPayload:  # type: ignore[no-untyped-def]
-    """One item of a list: whatever happens to it is its own answer."""
+    """One item of a list: whatever happens to it is its own answer, unless it is of the whole list."""
     try:
         found: PositionPayload = await attempt()
     except Refusal as refusal:
+        if refusal.problem == LIST_TAKEN:
+            raise
         context.note_refusal(action, RESOURCE, refusal.code, field=refusal.field, resource_id=resource_id)
         return PositionPayload(user_errors=[UserError.of(refusal.problem)])
     except Denied as denied:

@@ -17,6 +17,7 @@ from app.kit.ids import Ids, is_id
 from app.kit.money import CURRENCIES, BadAmount, Currency, plain
 from app.kit.text import BadText, check_name, check_text
 from app.ledger.model import Actor, Key, Personal
+from app.ledger.writer import Listed
 from app.personal.service import Holders
 from app.positions.commands import CreatePosition, MovePosition
 from app.positions.lifecycle import Intent, Lifecycle
@@ -68,8 +69,7 @@ class Opening:
     reason: str | None = None
     metadata: Mapping[str, Json] | None = None
     idempotency_key: str | None = None
-    # Which item of which list it is, where one key names the whole list.
-    listed: str | None = None
+    listed: Listed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Move:
     expected_version: int | None = None
     occurred_at: datetime | None = None
     idempotency_key: str | None = None
-    listed: str | None = None
+    listed: Listed | None = None
 
 
 def create(asker: Asker, opening: Opening, place: tuple[Asset, AssetTemplate] | None) -> CreatePosition:
@@ -125,6 +125,7 @@ def create(asker: Asker, opening: Opening, place: tuple[Asset, AssetTemplate] | 
         amount=amount,
         expires_at=opening.expires_at,
         occurred_at=_occurred(asker, opening.occurred_at),
+        listed=opening.listed,
     )
 
 
@@ -166,6 +167,7 @@ def move(asker: Asker, wanted: Move, institution_id: str) -> MovePosition:
         lifecycles=asker.lifecycles,
         expected_version=wanted.expected_version,
         occurred_at=_occurred(asker, wanted.occurred_at),
+        listed=wanted.listed,
     )
 
 
@@ -238,16 +240,11 @@ def _occurred(asker: Asker, moment: datetime | None) -> datetime | None:
     return moment
 
 
-def listed_fingerprint(listed: str) -> bytes:
-    """What is asked by an item of a list that one key names: that list, at that place."""
-    return chain.digest(plain_json({"listed": listed}).encode())
-
-
 def _key(asker: Asker, asked: Opening | Move, content: Mapping[str, Json]) -> Key:
     value = _text(asked.idempotency_key, KEY_LENGTH_MAX, "idempotencyKey") or asker.ids.new("auto")
     # Personal values are compared through their commitments: a plain hash of them could be guessed.
     plain_content = chain.digest(plain_json(content).encode())
-    fingerprint = plain_content if asked.listed is None else listed_fingerprint(asked.listed)
+    fingerprint = plain_content if asked.listed is None else asked.listed.fingerprint
     # The clerk's keys are its own: nobody, not even root, can use one up before a deadline has passed.
     owner = CLERK.id if asker.principal == CLERK else asker.principal.institution_id
     return Key(owner, value, fingerprint)

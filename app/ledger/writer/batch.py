@@ -4,44 +4,21 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.errors import ErrorCode, Problem
+from app.errors import Problem
 from app.kit.clock import Clock
 from app.kit.ids import Ids
-from app.ledger import sealed, spelling
+from app.ledger import sealed
 from app.ledger.append import Prepared, append, prepare
-from app.ledger.model import Commitments, Draft, Event, Personal, Salts
-from app.ledger.store import SELECT_EVENTS, event_of
+from app.ledger.model import Draft, Event, Key
+from app.ledger.writer import keys
 from app.ledger.writer.contract import Accepted, Answer, Command, Row, Subject, Used, View
+from app.ledger.writer.keys import KeyName
 from app.ledger.writer.queue import Outcome, Submission
 from app.personal.sealing import Holder
 from app.personal.service import Holders
 from app.storage.database import Driver
 
-KeyName = tuple[str | None, str]
-
 LOCK_NAMES = "SELECT pg_advisory_xact_lock(name) FROM unnest($1::bigint[]) WITH ORDINALITY AS n (name, place)"
-USED_KEYS = f"""
-{SELECT_EVENTS} e JOIN unnest($1::text[], $2::text[]) AS k (institution, word)
-  ON e.key_institution_id = k.institution AND e.idempotency_key = k.word
-UNION ALL
-{SELECT_EVENTS} WHERE key_institution_id IS NULL AND idempotency_key = ANY($3::text[])
-"""
-
-_KEY_TWICE = Problem(
-    ErrorCode.IDEMPOTENCY_CONFLICT,
-    "two items of one atomic list carry the same idempotency key",
-    "idempotencyKey",
-)
-_PARTLY_DONE = Problem(
-    ErrorCode.IDEMPOTENCY_CONFLICT,
-    "some keys of this atomic list were used before and some were not; repeat the whole list as it was",
-    "idempotencyKey",
-)
-_OTHER_INPUT = Problem(
-    ErrorCode.IDEMPOTENCY_CONFLICT,
-    "this idempotency key was used for something else; use a new key for a new command",
-    "idempotencyKey",
-)
 
 
 @dataclass(slots=True)
@@ -87,7 +64,7 @@ async def run(
     # Looked at after the locks, which may have been waited for: a deadline that passed meanwhile has passed.
     view = View(clock(), rows)
     # Read in statements after the locks: a lock and the facts it protects must not share a snapshot.
-    used = await _used(connection, subject, holders, commands)
+    used = await keys.used(connection, subject, holders, commands)
     facts = sorted({fact for command in commands for fact in command.facts(view)}, key=repr)
     if facts:
         view.facts.update(await subject.read(connection, facts))
@@ -139,37 +116,38 @@ def _decide(
     ready: Sequence[Submission], view: View, used: Mapping[KeyName, Used], batch: Batch, ids: Ids
 ) -> _Moves:
     moves: _Moves = []
-    fresh: set[KeyName] = set()
+    fresh: dict[KeyName, bytes] = {}
     for submission in ready:
-        names = [_name(command) for command in submission.commands]
-        if any(name in used for name in names):
-            batch.outcomes[submission] = _replay(submission, used)
-        elif not fresh.isdisjoint(names):
+        settled = keys.settled(submission, used)
+        if settled is not None:
+            batch.outcomes[submission] = settled
+            continue
+        given = keys.given(submission.commands, used, fresh)
+        if given is None:
             batch.again.append(submission)
-        elif len(set(names)) < len(names):
-            batch.outcomes[submission] = _KEY_TWICE
-        else:
-            decided = _decide_one(submission, view, ids)
-            if isinstance(decided, Problem):
-                batch.outcomes[submission] = decided
-            else:
-                moves.append((submission, decided))
-                fresh.update(names)
+            continue
+        decided = given if isinstance(given, Problem) else _decide_one(submission, given, view, ids)
+        if isinstance(decided, Problem):
+            batch.outcomes[submission] = decided
+            continue
+        moves.append((submission, decided))
+        taken = [move.prepared.key for move in decided]
+        fresh.update({keys.name(key): key.fingerprint for key in taken})
     return moves
 
 
-def _decide_one(submission: Submission, view: View, ids: Ids) -> list[_Move] | Problem:
+def _decide_one(submission: Submission, given: Sequence[Key], view: View, ids: Ids) -> list[_Move] | Problem:
     """All commands of a submission or none: a list is decided on a scratch copy."""
     single = len(submission.commands) == 1
     scratch = view if single else View(view.now, dict(view.rows), dict(view.facts))
     moves = []
-    for place, command in enumerate(submission.commands):
+    for place, (command, key) in enumerate(zip(submission.commands, given, strict=True)):
         decided = command.decide(scratch)
         if isinstance(decided, Problem):
             return decided if single else _numbered(decided, place)
         scratch.rows[decided.row_id] = decided.row
         scratch.facts.update(decided.learned)
-        moves.append(_Move(decided, prepare(decided.draft, ids.new("evt"), command.actor, command.key)))
+        moves.append(_Move(decided, prepare(decided.draft, ids.new("evt"), command.actor, key)))
     view.rows, view.facts = scratch.rows, scratch.facts
     return moves
 
@@ -226,72 +204,3 @@ async def _write(connection: Driver, subject: Subject, moves: _Moves, holders: H
     answers = iter([Answer(event, row) for event, row in zip(batch.events, rows, strict=True)])
     for submission, some in moves:
         batch.outcomes[submission] = [next(answers) for _move in some]
-
-
-async def _used(
-    connection: Driver, subject: Subject, holders: Holders, commands: Sequence[Command]
-) -> dict[KeyName, Used]:
-    tenants = [command.key for command in commands if command.key.institution_id is not None]
-    roots = [command.key.value for command in commands if command.key.institution_id is None]
-    rows = await connection.fetch(
-        USED_KEYS, [key.institution_id for key in tenants], [key.value for key in tenants], roots
-    )
-    if not rows:
-        return {}
-    events = [event_of(row) for row in rows]
-    current = await subject.fetch(connection, sorted({event.position_id for event in events}))
-    kept = await sealed.fetch(
-        connection,
-        holders,
-        [event.id for event in events],
-        sorted({event.institution_id for event in events}),
-    )
-    return {
-        (event.key.institution_id, event.key.value): Used(
-            event,
-            # Root's keys are found whatever they moved: the row may lie outside of this batch's scope.
-            subject.as_of(current[event.position_id], event) if event.position_id in current else None,
-            kept.get(event.id),
-        )
-        for event in events
-    }
-
-
-def _replay(submission: Submission, used: Mapping[KeyName, Used]) -> Outcome:
-    answers = []
-    for command in submission.commands:
-        found = used.get(_name(command))
-        if found is None:
-            return _PARTLY_DONE
-        same = found.row is not None and found.event.key.fingerprint == command.key.fingerprint
-        if not (same and _same_personal(command.personal, found)):
-            return _OTHER_INPUT
-        answers.append(Answer(found.event, found.row, replayed=found.event.id not in submission.attempted))
-    return answers
-
-
-def _same_personal(personal: Personal, used: Used) -> bool:
-    """Compared through the commitments; what has been erased can no longer be compared and counts as the same."""
-    if used.personal is None:
-        return personal == Personal() or used.event.commitments != _NO_COMMITMENTS
-    salts = used.personal[1]
-    mine, theirs = spelling.commitments(personal, salts), used.event.commitments
-    given = (personal.holder_reference, personal.reason, personal.metadata)
-    pairs = zip(given, salts_of(salts), (mine.holder, mine.reason, mine.metadata), strict=True)
-    kept = (theirs.holder, theirs.reason, theirs.metadata)
-    return all(
-        (value is None) == (known is None) and (salt is None or committed == known)
-        for (value, salt, committed), known in zip(pairs, kept, strict=True)
-    )
-
-
-def salts_of(salts: Salts) -> tuple[Row, ...]:
-    """The three salts in the order of the commitments."""
-    return (salts.holder, salts.reason, salts.metadata)
-
-
-def _name(command: Command) -> KeyName:
-    return (command.key.institution_id, command.key.value)
-
-
-_NO_COMMITMENTS = Commitments()

@@ -39,6 +39,24 @@ class Accepted:
 Decision = Accepted | Problem
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Which item of a list a command is, where one key names the whole list.
+
+    The first of its items that is accepted takes that key, the others keep their own: so the one index that knows
+    every key used says, too, which list it names, and one that names a list names no single command.
+    """
+
+    key: str
+    fingerprints: tuple[bytes, ...]
+    place: int
+
+    @property
+    def fingerprint(self) -> bytes:
+        """What is asked by this item."""
+        return self.fingerprints[self.place]
+
+
 class Command(ABC):
     """One move, validated before it is submitted."""
 
@@ -46,6 +64,7 @@ class Command(ABC):
     actor: Actor
     key: Key
     personal: Personal
+    listed: Listed | None
 
     @abstractmethod
     def names(self) -> Sequence[str]:
