@@ -192,8 +192,10 @@ async def test_a_listener_whose_driver_fails_in_a_way_of_its_own_listens_again(
 
     monkeypatch.setattr(asyncpg.Connection, "add_listener", fails_twice)
     async with Broadcast(backend=PostgresBell(owner_url)) as bell, bell.subscribe(bells.CHANNEL) as heard:
+        # Whatever it was told last: LISTEN, or the question whether it is there still.
         await owner.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
         )
         assert (await asyncio.wait_for(heard.get(), timeout=3)).message == bells.RECONNECTED
         await owner.execute("SELECT pg_notify($1, 'me:1')", bells.CHANNEL)
