@@ -10,8 +10,11 @@ from graphql import DocumentNode, GraphQLError, GraphQLSchema, OperationDefiniti
 
 from app.engine.measures import RootFields, fragments_of, operations_of
 
-# One character of a document becomes about 130 bytes of syntax tree.
+# One character of a document becomes about 70 to 130 bytes of syntax tree, at the very worst 280. What is found out
+# about it is counted as characters that take as much.
 CHARACTERS_MAX = 500_000
+ERROR_CHARACTERS = 8
+COST_CHARACTERS = 2
 COSTS_MAX = 64
 NO_FIELDS: Mapping[str, int] = {}
 
@@ -29,21 +32,12 @@ class Known:
     # For the log: the first part of the sha-256 of its text.
     hash: str = ""
     operations: tuple[OperationDefinitionNode, ...] = ()
+    key: str | int = ""
     _fields: dict[int, Mapping[str, int]] = field(default_factory=dict)
 
     def judged_by(self, schema: GraphQLSchema, rules: tuple[Any, ...]) -> Sequence[GraphQLError] | None:
         """What these rules found in it, if they have been applied."""
         return self.errors if self.schema is schema and self.rules == rules else None
-
-    def keep(self, schema: GraphQLSchema, rules: tuple[Any, ...], errors: Sequence[GraphQLError]) -> None:
-        """Remember what these rules found."""
-        self.schema, self.rules, self.errors = schema, rules, errors
-        self.costs.clear()
-
-    def keep_cost(self, key: Hashable, cost: Any) -> None:
-        """Remember a cost, unless somebody counts through all the numbers there are."""
-        if len(self.costs) < COSTS_MAX:
-            self.costs[key] = cost
 
     def root_fields(self, operation: OperationDefinitionNode) -> Mapping[str, int]:
         """How often each root field of a mutation is asked for; of others nobody asks."""
@@ -71,18 +65,49 @@ class Documents:
             self._known.move_to_end(key)
         return found
 
+    def __len__(self) -> int:
+        return len(self._known)
+
+    @property
+    def characters(self) -> int:
+        """What they come to, with what was found out about them."""
+        return self._characters
+
     def add(self, key: str | int, document: DocumentNode) -> Known:
         """Remember a document; the ones used longest ago make room."""
         source = document.loc.source.body if document.loc is not None else ""
-        known = Known(
-            document, max(len(source), 1), hash=short_hash(source), operations=operations_of(document)
-        )
+        known = Known(document, 0, hash=short_hash(source), operations=operations_of(document), key=key)
+        self._drop(key)
         self._known[key] = known
-        self._characters += known.size
-        while self._characters > self._characters_max:
-            _, oldest = self._known.popitem(last=False)
-            self._characters -= oldest.size
+        self._weigh(known, max(len(source), 1))
         return known
+
+    def keep(
+        self, known: Known, schema: GraphQLSchema, rules: tuple[Any, ...], errors: Sequence[GraphQLError]
+    ) -> None:
+        """Remember what these rules found in it."""
+        known.schema, known.rules, known.errors = schema, rules, errors
+        known.costs.clear()
+        self._weigh(known, ERROR_CHARACTERS * len(errors))
+
+    def keep_cost(self, known: Known, key: Hashable, cost: Any, size: int = 1) -> None:
+        """Remember a cost of that size, unless somebody counts through all the numbers there are."""
+        if len(known.costs) < COSTS_MAX:
+            known.costs[key] = cost
+            self._weigh(known, COST_CHARACTERS * size)
+
+    def _weigh(self, known: Known, more: int) -> None:
+        if self._known.get(known.key) is not known:
+            return
+        known.size += more
+        self._characters += more
+        while self._characters > self._characters_max:
+            self._drop(next(iter(self._known)))
+
+    def _drop(self, key: str | int) -> None:
+        known = self._known.pop(key, None)
+        if known is not None:
+            self._characters -= known.size
 
 
 def short_hash(text: str) -> str:

@@ -19,8 +19,10 @@ from strawberry.types import ExecutionContext
 
 Hook = Callable[..., Any]
 
+HOOKS_MAX = 64
 
-@lru_cache(maxsize=64)
+
+@lru_cache(maxsize=HOOKS_MAX)
 def _hooks(
     classes: tuple[type[SchemaExtension], ...], name: str
 ) -> tuple[tuple[int, Hook, bool], ...] | None:

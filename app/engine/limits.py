@@ -20,7 +20,7 @@ from graphql import (
 )
 from strawberry.extensions import SchemaExtension
 
-from app.engine.documents import Documents, Known
+from app.engine.documents import ERROR_CHARACTERS, Documents, Known
 from app.engine.masking import (
     BAD_REQUEST,
     LIMIT_EXCEEDED,
@@ -144,14 +144,15 @@ class Judge:
         key = (id(operation), *sizing.items())
         found: Estimate | ToldError | None = known.costs.get(key)
         if found is None:
-            size = self.settings.page_size_default
-            prices = Prices(schema, fragments_of(known.document), sizing, size)
+            rows = self.settings.page_size_default
+            prices = Prices(schema, fragments_of(known.document), sizing, rows)
             requested, most = max(prices.of(operation), 1), self.settings.cost_max
             if requested > most:
                 found = _exceeded("cost_max", most, requested, "points to pay")
             else:
                 found = Estimate(requested, Reckoner(prices).of(operation))
-            known.keep_cost(key, found)
+            size = found.reckoning.size if isinstance(found, Estimate) else ERROR_CHARACTERS
+            self.documents.keep_cost(known, key, found, size)
         return found
 
 
@@ -215,7 +216,7 @@ class Documented(SchemaExtension):
             found = self._judge.shape_errors(known.document) or [
                 _judged(error) for error in validate(schema, known.document, rules)
             ]
-            known.keep(schema, rules, found)
+            self._judge.documents.keep(known, schema, rules, found)
         return list(found)
 
     def _asked_errors(self, known: Known) -> list[GraphQLError]:

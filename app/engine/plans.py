@@ -109,6 +109,8 @@ class Compiler:
     def __init__(self, executor: "Executor[Any]") -> None:
         self._executor = executor
         self._schema: GraphQLSchema = executor.schema
+        # How many fields it has planned, of types too that turned up only when a plan ran.
+        self.fields = 0
 
     def plan(self) -> Plan:
         """The plan of the executor's operation."""
@@ -145,6 +147,7 @@ class Compiler:
 
     def _selection(self, type_: GraphQLObjectType, grouped: Mapping[str, Details]) -> Selection:
         fields = tuple(self._fields(type_, grouped))
+        self.fields += len(fields)
         plain = all((f.attribute or f.typename) is not None and f.output.is_plain for f in fields)
         return Selection(type_, fields, tuple(f.key for f in fields), plain)
 

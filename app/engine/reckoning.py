@@ -36,6 +36,11 @@ class Reckoning:
     fixed: int
     lists: "tuple[tuple[Path, Reckoning], ...]" = ()
 
+    @property
+    def size(self) -> int:
+        """How many lists it knows, itself among them."""
+        return 1 + sum(each.size for _, each in self.lists)
+
     def of(self, data: Any) -> int:
         """The cost of what is there. Looks at lists and the way to them alone, so that it costs little itself."""
         total = self.fixed

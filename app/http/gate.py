@@ -23,6 +23,7 @@ from app.settings import Settings
 EXEMPT = frozenset({"/health", "/ready", "/metrics"})
 ADDRESSES_MAX = 20_000
 FAMILIAR_MAX = 20_000
+NEIGHBOURHOODS_MAX = 4_096
 NETWORK_BITS = 64
 
 
@@ -112,7 +113,7 @@ async def deny(socket: WebSocket, refused: RefusedError) -> None:
         await socket.close()
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=NEIGHBOURHOODS_MAX)
 def neighbourhood(address: str | None) -> str:
     """Who is counted as one: an IPv4 address, the /64 of an IPv6 address, everybody without an address."""
     if address is None or ":" not in address:

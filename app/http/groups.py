@@ -7,10 +7,8 @@ on alone from where it stands, and comes back when it is level again.
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncGenerator, Hashable, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
 from strawberry.types.execution import PreExecutionError
@@ -22,119 +20,21 @@ from app.http.exchange import Exchange
 from app.http.likeness import likeness
 from app.http.operation import Asked
 from app.http.running import ALL, Runner, body_of, cost_of, is_request_error
-from app.http.tolls import Cost, Toll
+from app.http.told import Group, Told
 from app.http.wire import encode
 from app.kit.tasks import end
 
 log = logging.getLogger("escrowgrid.live")
 
-ENTRIES_MAX = 1_024
-ENTRY_BYTES_MAX = 4 * 1024 * 1024
+# Of one group; and of all together, but that each may have the least.
+GROUP_BYTES_MAX = 4 * 1024 * 1024
+GROUP_BYTES_MIN = 64 * 1024
+GROUPS_BYTES_MAX = 64 * 1024 * 1024
 _OVER = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """One result, spelled: `refused` when the operation was not executed at all.
-
-    The `stem` is what all subscribers share of it; each has an `ending` of its own.
-    """
-
-    body: bytes
-    stem: str
-    cursor: str | None
-    refused: bool = False
-    is_charged: bool = False
-
-    @classmethod
-    def of(cls, body: bytes, cursor: str | None, cost: Cost | None, *, refused: bool) -> "Told":
-        """That answer; what it cost belongs to its extensions."""
-        stem = body[:-1].decode()
-        if cost is not None:
-            costs = f'"requested":{cost.requested},"actual":{cost.actual},"available":'
-            stem = f'{stem},"extensions":{{"cost":{{{costs}'
-        return cls(body, stem, cursor, refused, cost is not None)
-
-    def ending(self, context: Context) -> str:
-        """What this subscriber has left to spend, and the braces that are still open."""
-        if not self.is_charged:
-            return "}"
-        toll = context.toll
-        available = toll.available() if isinstance(toll, Toll) else None
-        return f"{'null' if available is None else available}}}}}}}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """`again`: at a position that was told before, so a heartbeat."""
-
-    position: int
-    told: Told
-    again: bool
 
 
 class _LevelError(Exception):
     """There is nothing to tell at the moment."""
-
-
-class Group:
-    """One execution for all its members: what it told last, within a bound, by position in the ledger."""
-
-    def __init__(self, floor: int) -> None:
-        # Every result above `floor` is here, or yet to come.
-        self.floor = floor
-        self.members = 0
-        self.is_over = False
-        self._entries: deque[_Entry] = deque()
-        self._first = 0
-        self._bytes = 0
-        self._last = floor
-        self._news = asyncio.Event()
-
-    def tell(self, position: int, told: Told) -> None:
-        """Append a result and wake the members."""
-        self._entries.append(_Entry(position, told, again=position <= self._last))
-        self._last = position
-        self._bytes += len(told.body)
-        while len(self._entries) > ENTRIES_MAX or self._bytes > ENTRY_BYTES_MAX:
-            gone = self._entries.popleft()
-            self._first += 1
-            self._bytes -= len(gone.told.body)
-            self.floor = max(self.floor, gone.position)
-        self._wake()
-
-    def close(self) -> None:
-        """Nothing more will be told."""
-        self.is_over = True
-        self._wake()
-
-    def forget(self) -> None:
-        """Keep nothing of what was told: who is behind reads it again, as it is now."""
-        self.floor = max(self.floor, self._last)
-        self._first += len(self._entries)
-        self._entries.clear()
-        self._bytes = 0
-        self._wake()
-
-    def _wake(self) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
-
-    async def results(self, position: int) -> AsyncGenerator[_Entry, None]:
-        """Every result above `position`, until the group is over or has forgotten what comes next."""
-        index = self._first
-        while True:
-            while index < self._first + len(self._entries):
-                if index < self._first:
-                    return
-                entry = self._entries[index - self._first]
-                index += 1
-                if entry.position > position or (entry.again and entry.position == position):
-                    position = entry.position
-                    yield entry
-            if self.is_over or index < self._first:
-                return
-            await self._news.wait()
 
 
 class Groups:
@@ -147,6 +47,16 @@ class Groups:
 
     def __len__(self) -> int:
         return len(self._groups)
+
+    @property
+    def bytes(self) -> int:
+        """What all groups together keep."""
+        return sum(group.bytes for group in self._groups.values())
+
+    def share(self) -> int:
+        """How much each may keep, so that many keep no more than a few."""
+        each = GROUPS_BYTES_MAX // max(len(self._groups), 1)
+        return max(min(each, GROUP_BYTES_MAX), GROUP_BYTES_MIN)
 
     def forget(self) -> None:
         """Something that may have been told was erased: no group keeps it."""
@@ -241,8 +151,11 @@ class Groups:
                 self._close(key, group)
 
     def _open(self, key: Hashable, runner: Runner, member: Context, asked: Asked, position: int) -> Group:
-        group = Group(position)
-        self._groups[key] = group
+        before = self.share()
+        group = self._groups[key] = Group(position, self.share)
+        if self.share() < before:
+            for other in self._groups.values():
+                other.trim()
         context = Context(member.services, member.principal, Request(id=member.services.ids.new("grp")))
         context.resume_at = member.services.tail.epochs.cursor(member.scope, position)
         context.position = position

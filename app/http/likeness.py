@@ -13,6 +13,7 @@ from app.kit.canonical import Json, NotCanonical, canonical_json
 
 # Longer documents run alone: what is kept of each is bounded.
 SHARED_CHARACTERS_MAX = 16_384
+STREAMS_MAX = 512
 
 
 def likeness(context: Context, asked: Asked) -> Hashable | None:
@@ -39,7 +40,7 @@ class _Live:
     after: str | None
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=STREAMS_MAX)
 def _live(query: str, operation_name: str | None, tokens_max: int) -> _Live | None:
     try:
         document = parse(query, no_location=True, max_lexical_tokens=tokens_max)

@@ -29,10 +29,10 @@ from app.errors import AppError
 from app.http import exchange, frames
 from app.http.auth import Caller, secret_in
 from app.http.frames import BadFrameError, Complete, Init, Ping, Pong, SocketAdapter, Subscribe
-from app.http.groups import Told
 from app.http.live import TRY_LATER, UNAUTHORISED, Connection, reason, within
 from app.http.operation import Asked
 from app.http.running import SOCKET, Runner
+from app.http.told import Told
 from app.http.wire import RefusedError
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from app.principal import ROLE_SCOPES, Principal, Role, Scope
 NAME_LENGTH_MAX = 255
 LABEL_LENGTH_MAX = 255
 ENTRIES_MAX = 10
+SCOPE_SETS_MAX = 1_024
 KEY_START = "eg_"
 SECRET_BYTES = 32
 PREFIX_LENGTH = 10
@@ -90,7 +91,7 @@ class ApiKey:
 
 
 # Live connections keep what they may do for as long as they last: few sets, however many there are.
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=SCOPE_SETS_MAX)
 def _allowed(scopes: tuple[Scope, ...], role: Role) -> frozenset[Scope]:
     return frozenset(scopes) & ROLE_SCOPES[role]
 

@@ -18,6 +18,9 @@ from app.storage.statements import fetched
 if TYPE_CHECKING:
     from app.context import Context
 
+# Different pages of events that somebody asked for, each with what it says of the SQL.
+WANTED_MAX = 256
+
 
 def _time(column: str) -> str:
     # As datetime.isoformat() spells it: no fraction where there is none.
@@ -207,12 +210,12 @@ class _Connection:
         return told
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=WANTED_MAX)
 def _connection_of(wanted: tuple[Wanted, ...]) -> _Connection:
     return _Connection(wanted)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=WANTED_MAX)
 def _is_spelled(wanted: tuple[Wanted, ...]) -> bool:
     nodes = [
         node for edges in wanted if edges.field == "edges" for node in edges.below if node.field == "node"

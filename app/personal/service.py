@@ -30,7 +30,8 @@ from app.storage.database import Database, DatabaseRole, Driver, Named
 log = logging.getLogger("escrowgrid.personal")
 
 INSTITUTIONS_KEPT_MAX = 10_000
-KEYS_KEPT_MAX = 50_000
+# Each takes some 3 KB, most of it the cipher's own.
+KEYS_KEPT_MAX = 20_000
 REFERENCES_KEPT_MAX = 50_000
 KEPT_SECONDS = 60.0
 INSTITUTIONS_SEARCHED_MAX = 1_000

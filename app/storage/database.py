@@ -36,6 +36,10 @@ CONNECT_TIMEOUT_SECONDS = 10
 ANSWER_TIMEOUT_SECONDS = 3
 WRITER_CONNECTIONS_MAX = 4
 FEED_CONNECTIONS_MAX = 4
+# Statements that SQLAlchemy keeps as it spelled them, about 20 KB each: it lets half as many more come before it
+# forgets the ones used longest ago. And those that a connection keeps prepared, some 7 KB here and 30 KB there.
+STATEMENTS_MAX = 500
+PREPARED_MAX = 100
 
 SCOPED = text(
     "SELECT set_config('role', :role, true), set_config('escrowgrid.scope', :scope, true), "
@@ -101,6 +105,7 @@ class Database:
             pool_size=pool_size_max,
             max_overflow=0,
             pool_timeout=pool_timeout,
+            query_cache_size=STATEMENTS_MAX,
             # Parameters may be personal values: an error that is logged must not carry them.
             hide_parameters=True,
             json_serializer=canonical_json,
@@ -120,7 +125,9 @@ class Database:
         return self._engine
 
     async def _connect(self) -> "asyncpg.Connection[asyncpg.Record]":
-        return await asyncpg.connect(self.address.url, timeout=CONNECT_TIMEOUT_SECONDS)
+        return await asyncpg.connect(
+            self.address.url, timeout=CONNECT_TIMEOUT_SECONDS, statement_cache_size=PREPARED_MAX
+        )
 
     async def open(self) -> None:
         """Open the ledger's pools; raises when the database cannot be reached."""
@@ -247,6 +254,7 @@ async def _pool(url: str, size: int, settings: dict[str, str] | None = None) -> 
         init=exact_json,
         reset=_nothing_to_reset,
         timeout=CONNECT_TIMEOUT_SECONDS,
+        statement_cache_size=PREPARED_MAX,
         command_timeout=60,
         server_settings=settings or {},
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
 import orjson
@@ -11,6 +11,7 @@ import pytest
 from app import schema
 from app.context import Context, Request, Services
 from app.http import groups as module
+from app.http import told as telling
 from app.http.exchange import Exchange
 from app.http.groups import Groups
 from app.http.library import Library
@@ -161,7 +162,7 @@ async def test_those_who_may_see_other_things_are_in_other_groups(
 async def test_a_slow_member_that_its_group_has_forgotten_goes_on_alone_and_misses_nothing(
     follow: Follow, runner: Runner, services: Services, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ENTRIES_MAX", 3)
+    monkeypatch.setattr(telling, "ENTRIES_MAX", 3)
     async with follow() as quick, follow(slow=0.05) as slow:
         await joined(runner, 2)
         for _ in range(20):
@@ -169,6 +170,39 @@ async def test_a_slow_member_that_its_group_has_forgotten_goes_on_alone_and_miss
         await grown([quick], 20)
         await grown([slow], 20)
     assert sequences(quick) == sequences(slow) == list(range(1, 21))
+
+
+async def test_many_groups_keep_no_more_than_a_few_and_nobody_misses_anything(
+    follow: Follow, runner: Runner, services: Services, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GROUPS_BYTES_MAX", 24_000)
+    monkeypatch.setattr(module, "GROUP_BYTES_MIN", 3_000)
+
+    async def move(times: int) -> None:
+        for _ in range(times):
+            await factories.position(services, place.asset)
+
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(follow())
+        await joined(runner, 1)
+        await move(30)
+        await grown([first], 30)
+        alone = runner.groups.bytes
+        assert 16_000 < alone <= 24_000
+        # Those that come later get their share from the one that was there.
+        others = [
+            await stack.enter_async_context(follow(EVENTS.replace("cursor", f"a{number}: cursor", 1)))
+            for number in range(5)
+        ]
+        slow = await stack.enter_async_context(follow(EVENTS.replace("cursor", "b: cursor", 1), slow=0.02))
+        await joined(runner, 7)
+        assert runner.groups.bytes <= 24_000 // 7
+        await move(30)
+        await grown([first], 60)
+        await grown([*others, slow], 30)
+        assert alone / 2 < runner.groups.bytes <= 24_000
+    assert sequences(first) == list(range(1, 61))
+    assert all(sequences(one) == list(range(31, 61)) for one in (*others, slow))
 
 
 async def test_a_group_that_ends_costs_its_members_nothing(
