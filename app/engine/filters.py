@@ -83,12 +83,11 @@ def conditions(where: object | None) -> tuple[Condition, ...]:
     for field, test in vars(where).items() if where is not None else ():
         if not _given(test):
             continue
+        told = camel_case(field)
         given = [(name, value) for name, value in vars(test).items() if _given(value)]
         if not given:
-            raise BadRequest(
-                f"{camel_case(field)}: its test has no value; leave the field out to test nothing"
-            )
-        found += [Condition(field, OPERATORS[name], _checked(field, value)) for name, value in given]
+            raise BadRequest(f"{told}: its test has no value; leave the field out to test nothing")
+        found += [Condition(field, OPERATORS[name], _checked(told, value)) for name, value in given]
     return tuple(found)
 
 
@@ -96,15 +95,15 @@ def _given(value: object) -> bool:
     return value is not None and not isinstance(value, UnsetType)
 
 
-def _checked(field: str, value: object) -> object:
+def _checked(told: str, value: object) -> object:
     values = cast("list[object]", value) if isinstance(value, list) else [value]
     if len(values) > VALUES_MAX:
-        raise BadRequest(f"`in` of {field} takes at most {VALUES_MAX} values")
+        raise BadRequest(f"`in` of {told} takes at most {VALUES_MAX} values")
     for item in values:
         if isinstance(item, str):
             try:
                 check_text(item, length_max=TEXT_LENGTH_MAX, length_min=0)
             except BadText as error:
-                raise BadRequest(f"{field}: {error}") from None
+                raise BadRequest(f"{told}: {error}") from None
     # Nested lists are asked for together with others of equal tests: they have to be hashable.
     return tuple(values) if isinstance(value, list) else value

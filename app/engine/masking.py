@@ -7,7 +7,7 @@ from typing import Any
 import strawberry
 from graphql import ExecutionResult as CoreResult
 from graphql import GraphQLError, GraphQLSyntaxError
-from strawberry.exceptions import MissingQueryError
+from strawberry.exceptions import MissingQueryError, StrawberryInputCoercionError
 from strawberry.extensions import SchemaExtension
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types import ExecutionContext, ExecutionResult
@@ -36,6 +36,8 @@ INPUT_WORDS = (
     "Too many errors processing variables",
     "Variable values are nested too deeply",
 )
+# What it calls a number with a fraction, which we read exactly.
+DECIMAL_WORDS = "<Decimal instance>"
 # What its parser says when one of its limits is passed.
 PARSER_LIMIT_WORDS = ("contains more than", "nested too deeply")
 
@@ -75,8 +77,10 @@ def told(error: GraphQLError, request_id: str = "") -> ToldError:
             found = restated(error, BAD_REQUEST)
         case MissingQueryError():
             found = restated(error, BAD_REQUEST, "there is no `query`")
+        case StrawberryInputCoercionError():
+            found = restated(error, BAD_USER_INPUT, origin.message)
         case _ if _about_input(error):
-            found = restated(error, BAD_USER_INPUT)
+            found = restated(error, BAD_USER_INPUT, error.message.replace(DECIMAL_WORDS, "a fraction"))
         case _:
             place = error.path or "the operation"
             log.error("request %s: unexpected error at %s", request_id, place, exc_info=origin)
