@@ -105,6 +105,8 @@ class Nonsense:
         self._ids = ids
         self._keys = keys
         self._number = 0
+        # Of the document that is being made.
+        self._declared: dict[str, tuple[Any, Any]] = {}
 
     def request(self) -> bytes:
         """A request as bytes; nearly always HTTP."""
@@ -190,6 +192,9 @@ class Nonsense:
                 chance.choice(("a", "b", "input", "id", "first")): self._value()
                 for _ in range(chance.randint(0, 3))
             }
+        if self._declared:
+            given = {name: value for name, (_type, value) in self._declared.items() if chance.random() < 0.98}
+            found["variables"] = found.get("variables", {}) | given
         if chance.random() < 0.04:
             found["operationName"] = chance.choice(("Q", "", "x" * 300, None, 7) if broken else ("Q", None))
         if chance.random() < 0.05 and not broken:
@@ -209,6 +214,7 @@ class Nonsense:
 
     def _document(self) -> str:
         chance = self.random
+        self._declared = {}
         kind = chance.choices(("query", "mutation", "subscription"), (70, 18, 12))[0]
         root = {
             "query": self._schema.query_type,
@@ -218,7 +224,11 @@ class Nonsense:
         fields = 1 if kind == "subscription" or chance.random() < 0.6 else chance.randint(2, 4)
         inner = " ".join(self._field(root, depth=chance.choice((1, 2, 2, 3, 3, 4, 7))) for _ in range(fields))
         head, tail = kind + chance.choice(("", " Q")), ""
-        if chance.random() < 0.03:
+        if self._declared:
+            head = (
+                f"{kind} Q({', '.join(f'${name}: {one}' for name, (one, _value) in self._declared.items())})"
+            )
+        elif chance.random() < 0.03:
             head = kind + chance.choice(
                 (" Q($a: Int = 3, $b: Boolean = true)", " Q($id: ID!)", " @skip(if: true)")
             )
@@ -235,7 +245,7 @@ class Nonsense:
             return name
         field = parent.fields[name]
         wanted = [
-            f"{key}: {self._literal(argument.type, 3)}"
+            f"{key}: {self._given(argument.type)}"
             for key, argument in field.args.items()
             if is_required_argument(argument) or chance.random() < 0.25
         ]
@@ -253,6 +263,35 @@ class Nonsense:
             return f"{alias}{name}{arguments}{switch} {{ __typename }}"
         inner = " ".join(self._field(named, depth - 1) for _ in range(chance.randint(1, 3)))
         return f"{alias}{name}{arguments}{switch} {{ {inner} }}"
+
+    def _given(self, given: Any) -> str:
+        """A literal, or a variable of the type with a value that is mostly of it."""
+        if self.random.random() < 0.8:
+            return self._literal(given, 3)
+        name = f"v{len(self._declared)}"
+        self._declared[name] = (given, self._typed(given, 3))
+        return f"${name}"
+
+    def _typed(self, given: Any, depth: int) -> Any:
+        chance = self.random
+        if isinstance(given, GraphQLNonNull):
+            return self._typed(given.of_type, depth)
+        if chance.random() < 0.05:
+            return self._value()
+        if isinstance(given, GraphQLList):
+            return [self._typed(given.of_type, depth) for _ in range(chance.randint(0, 3))]
+        if isinstance(given, GraphQLEnumType):
+            return chance.choice(list(given.values))
+        if isinstance(given, GraphQLInputObjectType):
+            return {
+                name: self._typed(item.type, depth - 1)
+                for name, item in given.fields.items()
+                if is_required_input_field(item) or (depth > 0 and chance.random() < 0.3)
+            }
+        try:
+            return json.loads(self._scalar(given.name))
+        except ValueError:
+            return {}
 
     def _literal(self, given: Any, depth: int) -> str:
         chance = self.random
