@@ -9,7 +9,7 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from app.errors import Unavailable
-from app.kit.canonical import Json, canonical_json
+from app.kit.canonical import Json, NotCanonical, canonical_json
 from app.kit.chain import digest
 
 log = logging.getLogger("escrowgrid.identity")
@@ -140,6 +140,11 @@ class Keyring:
             self._failed = True
             log.warning("the provider's keys were not read: %s", error)
             return
+        except Exception:
+            # The edge of this task: whoever waits for it is told to come back, whatever it was.
+            self._failed = True
+            log.exception("the provider's keys were not read")
+            return
         if {key.fingerprint for key in keys} != {key.fingerprint for key in self._keys}:
             log.info("the provider has %d usable keys", len(keys))
         self._keys, self._read_at, self._failed = keys, began, False
@@ -169,12 +174,16 @@ def _public_key(item: Json) -> PublicKey | None:
     if "d" in item or "k" in item:
         log.error("the provider publishes a key that has to be secret; it is not used")
         return None
+    try:
+        spelled = canonical_json(item)
+    except NotCanonical:
+        return None
     key = PublicKey(
         id=_text(texts["kid"]),
         type=_text(texts["kty"]) or "",
         curve=_text(texts["crv"]),
         algorithm=_text(texts["alg"]),
-        fingerprint=digest(canonical_json(item).encode()),
+        fingerprint=digest(spelled.encode()),
         members=item,
     )
     fitting = [algorithm for algorithm in FAMILIES if key.fits(algorithm)]

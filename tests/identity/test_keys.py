@@ -178,6 +178,13 @@ class TestReading:
         with pytest.raises(Unreadable):
             await Reader("http://127.0.0.1:1").keys()
 
+    async def test_whatever_reading_them_fails_with_says_that_they_cannot_be_read_now(self) -> None:
+        async def read() -> list[Any]:
+            raise RuntimeError("nobody foresaw it")
+
+        with pytest.raises(Unavailable, match="try again shortly"):
+            await Keyring(read, Pace(60, 0.3, 60)).key("a", "RS256")
+
     def test_only_whole_public_keys_for_signatures_are_kept(self) -> None:
         good = SigningKey.new("good", "RS256").jwk()
         curve = SigningKey.new("c", "ES256").jwk()
@@ -193,6 +200,8 @@ class TestReading:
             good | {"n": "AQ", "e": None},
             good | {"alg": "HS256"},
             good | {"kid": 7},
+            good | {"kid": "\ud800"},
+            good | {"x5t": ["\ud800"]},
             curve | {"crv": "secp256k1"},
             curve | {"x": "AA"},
             curve | {"crv": "P-384"},
