@@ -10,8 +10,8 @@ from typing import Any, Protocol, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -27,6 +27,7 @@ from app.storage.losses import (
     telling_loss,
 )
 from app.storage.statements import METER, Meter, watch
+from app.storage.transactions import beginning, commit, rollback
 
 log = logging.getLogger("escrowgrid.storage")
 
@@ -34,6 +35,7 @@ log = logging.getLogger("escrowgrid.storage")
 STATEMENT_SECONDS_MAX = 15.0
 CONNECT_TIMEOUT_SECONDS = 10
 ANSWER_TIMEOUT_SECONDS = 3
+CLOSE_TIMEOUT_SECONDS = 10
 WRITER_CONNECTIONS_MAX = 4
 FEED_CONNECTIONS_MAX = 4
 # Statements that SQLAlchemy keeps as it spelled them, about 20 KB each: it lets half as many more come before it
@@ -41,11 +43,12 @@ FEED_CONNECTIONS_MAX = 4
 STATEMENTS_MAX = 500
 PREPARED_MAX = 100
 
-SCOPED = text(
-    "SELECT set_config('role', :role, true), set_config('escrowgrid.scope', :scope, true), "
-    "set_config('statement_timeout', :timeout, true), "
-    "set_config('idle_in_transaction_session_timeout', '30s', true)"
-)
+# Of queries: everything is seen at one instant.
+SNAPSHOT = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
+IDLE_MAX = "30s"
+BEGIN_SECONDS_MAX = 5.0
+# A statement that the database should have ended by then: the wire between is silent, and the connection is given up.
+GRACE_SECONDS = 5.0
 
 
 # A connection of its own or one lent by a pool: they answer alike.
@@ -98,7 +101,7 @@ class Database:
         self._writers = writers
         self._feeds = feeds
         self.address = address
-        self._timeout = f"{int(statement_timeout * 1000)}ms"
+        self._statement_timeout = statement_timeout
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=self._connect,
@@ -108,13 +111,13 @@ class Database:
             query_cache_size=STATEMENTS_MAX,
             # Parameters may be personal values: an error that is logged must not carry them.
             hide_parameters=True,
+            # Transactions are begun and ended by `_begun`, in fewer round trips.
+            isolation_level="AUTOCOMMIT",
             json_serializer=canonical_json,
             json_deserializer=stored_json,
         )
         watch(self._engine)
-        self._reading = self._engine.execution_options(
-            isolation_level="REPEATABLE READ", postgresql_readonly=True
-        )
+        event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
         self._pools: dict[DatabaseRole, asyncpg.Pool] = {}
         # How many wait for a connection for queries at this moment.
         self.waiting = 0
@@ -126,7 +129,10 @@ class Database:
 
     async def _connect(self) -> "asyncpg.Connection[asyncpg.Record]":
         return await asyncpg.connect(
-            self.address.url, timeout=CONNECT_TIMEOUT_SECONDS, statement_cache_size=PREPARED_MAX
+            self.address.url,
+            timeout=CONNECT_TIMEOUT_SECONDS,
+            statement_cache_size=PREPARED_MAX,
+            command_timeout=self._statement_timeout + GRACE_SECONDS,
         )
 
     async def open(self) -> None:
@@ -138,9 +144,13 @@ class Database:
         )
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; one that is still at work after a while is cut."""
         for pool in self._pools.values():
-            await asyncio.wait_for(pool.close(), timeout=10)
+            try:
+                await asyncio.wait_for(pool.close(), timeout=CLOSE_TIMEOUT_SECONDS)
+            except TimeoutError:
+                log.warning("connections were still at work when they were closed")
+                pool.terminate()
         await self._engine.dispose()
 
     async def answers(self) -> bool:
@@ -158,22 +168,26 @@ class Database:
     @asynccontextmanager
     async def reading(self, scope: str, meter: Meter | None = None) -> AsyncIterator[AsyncConnection]:
         """One consistent read-only snapshot of what `scope` may see, as the api role."""
-        async with self._begun(self._reading, DatabaseRole.API, scope, meter) as connection:
+        async with self._begun(DatabaseRole.API, scope, meter, SNAPSHOT) as connection:
             yield connection
 
     @asynccontextmanager
     async def writing(self, scope: str, meter: Meter | None = None) -> AsyncIterator[AsyncConnection]:
         """One ordinary transaction of the writer role, committed at the end of the block."""
-        async with self._begun(self._engine, DatabaseRole.WRITER, scope, meter) as connection:
+        async with self._begun(DatabaseRole.WRITER, scope, meter) as connection:
             yield connection
             with telling_loss(IN_DOUBT):
-                await connection.commit()
+                await commit(await driver_of(connection))
 
     @asynccontextmanager
     async def _begun(
-        self, engine: AsyncEngine, role: DatabaseRole, scope: str, meter: Meter | None
+        self, role: DatabaseRole, scope: str, meter: Meter | None, mode: str = ""
     ) -> AsyncIterator[AsyncConnection]:
-        connection = await self._scoped(engine, role, scope)
+        settings = {
+            "statement_timeout": f"{int(self._statement_timeout * 1000)}ms",
+            "idle_in_transaction_session_timeout": IDLE_MAX,
+        }
+        connection = await self._started(beginning(role.value, (scope,), settings, mode))
         info = connection.info
         info[METER] = meter
         try:
@@ -184,16 +198,16 @@ class Database:
             info.pop(METER, None)
             await asyncio.shield(_give_back(connection))
 
-    async def _scoped(self, engine: AsyncEngine, role: DatabaseRole, scope: str) -> AsyncConnection:
+    async def _started(self, begin: str) -> AsyncConnection:
         for attempt in range(CONNECT_ATTEMPTS_MAX):
-            connection = engine.connect()
+            connection = self._engine.connect()
             try:
                 self.waiting += 1
                 try:
                     await connection.start()
                 finally:
                     self.waiting -= 1
-                await connection.execute(SCOPED, {"role": role, "scope": scope, "timeout": self._timeout})
+                await (await driver_of(connection)).execute(begin, timeout=BEGIN_SECONDS_MAX)
             except PoolTimeoutError:
                 raise Overloaded("all database connections are in use; nothing was done, try again") from None
             except (*CONNECTION_LOST, InterfaceError, OperationalError, DBAPIError) as error:
@@ -210,11 +224,22 @@ class Database:
         raise Unavailable("the database cannot be reached; nothing was done, try again shortly")
 
 
+def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:
+    """Where one is found closed the others are older than that, too: all are made anew."""
+    if connection.driver_connection.is_closed():
+        raise InvalidatePoolError
+
+
 async def _give_back(connection: AsyncConnection) -> None:
     # One that was never started has nothing to give back, and says so when it is closed.
     if connection.sync_connection is None:
         return
     try:
+        if not connection.invalidated:
+            driver = await driver_of(connection)
+            await rollback(driver)
+            if driver.is_closed():
+                await connection.invalidate()
         await connection.close()
     except DBAPIError as error:
         # There is nothing to end on one that is gone: whoever had it has been told, or has what it asked for.
@@ -255,7 +280,7 @@ async def _pool(url: str, size: int, settings: dict[str, str] | None = None) -> 
         reset=_nothing_to_reset,
         timeout=CONNECT_TIMEOUT_SECONDS,
         statement_cache_size=PREPARED_MAX,
-        command_timeout=60,
+        command_timeout=STATEMENT_SECONDS_MAX + GRACE_SECONDS,
         server_settings=settings or {},
     )
 

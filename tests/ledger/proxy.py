@@ -15,6 +15,7 @@ class Cut(Enum):
     NEVER = auto()
     BEFORE_COMMIT = auto()
     AFTER_COMMIT = auto()
+    SILENT_AT_COMMIT = auto()
 
 
 class Wire:
@@ -27,6 +28,16 @@ class Wire:
         self.cut = Cut.NEVER
         self.down = False
         self.cuts = 0
+        self._passing = asyncio.Event()
+        self._passing.set()
+
+    def silence(self) -> None:
+        """Nothing passes any more and nothing breaks: what is sent waits for `mend`."""
+        self._passing.clear()
+
+    def mend(self) -> None:
+        """What waited passes on."""
+        self._passing.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of the server."""
@@ -66,10 +77,17 @@ class Wire:
         while data := await _read(reader):
             if COMMIT in data and self.cut is not Cut.NEVER:
                 self.cuts += 1
-                before, self.cut = self.cut is Cut.BEFORE_COMMIT, Cut.NEVER
-                if before:
+                now, self.cut = self.cut, Cut.NEVER
+                if now is Cut.BEFORE_COMMIT:
                     return
-                doomed.set()
+                if now is Cut.AFTER_COMMIT:
+                    doomed.set()
+                else:
+                    # It arrives, and nothing is heard of that.
+                    writer.write(data)
+                    self.silence()
+                    continue
+            await self._passing.wait()
             writer.write(data)
             await _drained(writer)
 
@@ -79,6 +97,7 @@ class Wire:
         while data := await _read(reader):
             if doomed.is_set() and COMMIT in data:
                 return
+            await self._passing.wait()
             writer.write(data)
             await _drained(writer)
 
@@ -114,6 +133,7 @@ async def wired(url: str) -> AsyncIterator[tuple[Wire, str]]:
         yield wire, urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{port}"))
     finally:
         server.close()
+        wire.mend()
         wire.break_all()
         await asyncio.sleep(0)
         await asyncio.gather(*wire._tasks, return_exceptions=True)

@@ -200,6 +200,56 @@ class TestBehindAWire:
         assert again.event.key.value == "mine"
         assert len(await ledger()) == 1
 
+    async def test_a_silent_wire_keeps_nobody_beyond_the_deadline(
+        self, far: tuple[Wire, Services], place: Place, owner: asyncpg.Connection, ledger: Ledger
+    ) -> None:
+        """Neither end hears that the other is gone, as behind a firewall that forgot the connection."""
+        wire, server = far
+        await factories.position(server, place.asset)
+        before = await factories.footprint(owner)
+        commands = [await factories.opening(server, place.asset, idempotency_key=str(n)) for n in range(3)]
+        wire.silence()
+        began = asyncio.get_running_loop().time()
+        told = await asyncio.gather(
+            *(server.writer.submit(command) for command in commands), return_exceptions=True
+        )
+        assert asyncio.get_running_loop().time() - began < 3
+        assert {str(one) for one in told} == {"this took too long; nothing was done, try again"}
+        wire.mend()
+        await asyncio.sleep(0.5)
+        assert await factories.footprint(owner) == before, "what waited in the wire is not done later"
+        answers = [await _patiently(server, command) for command in commands]
+        assert not any(answer.replayed for answer in answers)
+        assert len(await ledger()) == 4
+
+    async def test_a_wire_that_falls_silent_at_a_commit_leaves_the_outcome_open_and_says_so(
+        self, far: tuple[Wire, Services], place: Place, ledger: Ledger
+    ) -> None:
+        wire, server = far
+        command = await factories.opening(server, place.asset, idempotency_key="mine")
+        # Others may commit something of their own first.
+        while not await ledger():
+            wire.cut = Cut.SILENT_AT_COMMIT
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(Unavailable) as told:
+                await server.writer.submit(command)
+            assert asyncio.get_running_loop().time() - began < 3
+            wire.cut = Cut.NEVER
+            wire.mend()
+        assert "same idempotency key" in told.value.message
+        assert (await _patiently(server, command)).replayed
+        assert len(await ledger()) == 1
+
+
+async def _patiently(server: Services, command: Command) -> Answer:
+    """Its answer, once the server has connections again."""
+    for _attempt in range(20):
+        try:
+            return await server.writer.submit(command)
+        except Unavailable:
+            await asyncio.sleep(0.2)
+    raise AssertionError("the server never has connections again")
+
 
 async def test_a_database_that_only_reads_for_a_moment_costs_time_and_no_command(
     services: Services, place: Place, owner: asyncpg.Connection, ledger: Ledger

@@ -31,7 +31,7 @@ from app.webhooks.model import EndpointDraft
 from tests import factories
 from tests.conftest import eventually
 from tests.factories import FUND, Place, release
-from tests.ledger.proxy import Cut, wired
+from tests.ledger.proxy import Cut, Wire, wired
 from tests.mirror.conftest import MASTER, Start, differing, same
 
 Level = Callable[[], Awaitable[Comparison]]
@@ -322,6 +322,10 @@ async def test_its_lag_is_that_of_a_follower(
     assert await waiting() == 0
 
 
+async def _reached(wire: Wire, cuts: int) -> bool:
+    return wire.cuts >= cuts
+
+
 async def test_a_connection_that_breaks_at_any_moment_costs_time_and_repeats_nothing(
     start: Start,
     there: Address,
@@ -334,8 +338,10 @@ async def test_a_connection_that_breaks_at_any_moment_costs_time_and_repeats_not
         async with start(mirror_url=SecretStr(near)):
             place = await factories.place(first.services)
             writing = asyncio.create_task(_write(first.services, place, 25))
-            for cut in (Cut.BEFORE_COMMIT, Cut.AFTER_COMMIT) * 6:
+            for number, cut in enumerate((Cut.BEFORE_COMMIT, Cut.AFTER_COMMIT) * 6):
                 wire.cut = cut
+                if number < 3:
+                    await eventually(lambda number=number: _reached(wire, number + 1), seconds=10)
                 await asyncio.sleep(random.uniform(0.02, 0.3))
                 if random.random() < 0.3:
                     wire.break_all()

@@ -120,8 +120,8 @@ query ($positions: Int!, $events: Int!) {
   } } pageInfo { hasNextPage endCursor } }
 }
 """
-# The transaction's role and scope; positions; their institutions and events.
-DASHBOARD_STATEMENTS = 4
+# Positions; their institutions and events. The transaction's role and scope come with its BEGIN.
+DASHBOARD_STATEMENTS = 3
 # What a process does not know yet: assets, and their templates.
 UNKNOWN_STATEMENTS = 2
 

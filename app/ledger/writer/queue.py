@@ -30,6 +30,8 @@ class Submission:
     attempted: set[str] = field(default_factory=set)
     # When it first met a row that somebody else held.
     aside_since: float | None = None
+    # While an attempt may still come to its commit.
+    deciding: bool = False
     # Of whoever waits, where somebody traces it.
     span: Span | None = None
 

@@ -15,10 +15,11 @@ from app.kit.spans import Span, Tracer
 from app.ledger.writer import batch as batches
 from app.ledger.writer.aside import Aside
 from app.ledger.writer.contract import Answer, Command, Subject
+from app.ledger.writer.opening import GRACE_SECONDS, opened
 from app.ledger.writer.queue import FairQueue, Submission
 from app.personal.service import Holders
 from app.settings import Settings
-from app.storage.database import STATEMENT_SECONDS_MAX, Database, DatabaseRole, take_role
+from app.storage.database import Database
 from app.storage.losses import CONNECTION_LOST
 from app.storage.statements import following
 
@@ -33,9 +34,6 @@ PASSING_CLASSES = frozenset({"08", "25", "40", "53", "55", "57"})
 BROKEN = (asyncpg.InternalClientError, *CONNECTION_LOST)
 # Another process used the key meanwhile: the next attempt finds it. Whatever else is not unique is a bug.
 USED_KEY = "ledger_events_idempotency"
-# How long a try in a side lane waits for the row: as long as that it holds the others of its list.
-ROW_WAIT_SECONDS = 0.1
-STATEMENT_SECONDS_MIN = 0.1
 # Of a batch to those who wait for it.
 LINKS_MAX = 100
 BUSY = "the position is held by another command for too long; nothing was done, try again"
@@ -122,10 +120,12 @@ class Writer:
         deadline = loop.time() + self._settings.command_deadline_seconds
         part = None if span is None else span.child("ledger.command")
         submission = Submission(commands, deadline, loop.create_future(), span=part)
+        late = loop.call_at(deadline + GRACE_SECONDS, _tell_late, submission)
         try:
             self._queue.put(submission, self._aside.waiting)
             outcome = await asyncio.shield(submission.answer)
         finally:
+            late.cancel()
             if part is not None:
                 part.end()
         if isinstance(outcome, list):
@@ -188,6 +188,8 @@ class Writer:
                 span.note("error.type", type(error).__name__)
             raise
         finally:
+            for submission in submissions:
+                submission.deciding = False
             if span is not None:
                 span.end()
 
@@ -196,13 +198,12 @@ class Writer:
     ) -> list[Submission]:
         began = asyncio.get_running_loop().time()
         scope = sorted({item.institution_id for submission in submissions for item in submission.commands})
-        pool = self._database.pool(DatabaseRole.WRITER)
-        async with pool.acquire() as connection, connection.transaction():
-            seconds = max(item.deadline for item in submissions) - asyncio.get_running_loop().time()
-            seconds = min(max(seconds, STATEMENT_SECONDS_MIN), STATEMENT_SECONDS_MAX)
-            await take_role(connection, DatabaseRole.WRITER, scope, seconds=seconds)
-            if wait:
-                await connection.execute(f"SET LOCAL lock_timeout = {int(ROW_WAIT_SECONDS * 1000)}")
+        deadline = max(item.deadline for item in submissions)
+        async with opened(self._database, scope, deadline, wait=wait) as connection:
+            # A connection may have taken its time to come: who has been told meanwhile is not acted for any more.
+            submissions = self._drop_late(submissions)
+            for submission in submissions:
+                submission.deciding = True
             with following(connection, span):
                 batch = await batches.run(
                     connection, submissions, self._subject, self._holders, self._ids, self._clock, wait=wait
@@ -265,8 +266,14 @@ class Writer:
         now = asyncio.get_running_loop().time()
         for submission in submissions:
             if submission.deadline <= now:
-                submission.settle(Unavailable(IN_DOUBT if submission.attempted else LATE))
+                _tell_late(submission)
         return [submission for submission in submissions if submission.deadline > now]
+
+
+def _tell_late(submission: Submission) -> None:
+    """That nothing was done, where that is certain: what is decided this moment may still be committed."""
+    certain = not (submission.attempted or submission.deciding)
+    submission.settle(Unavailable(LATE if certain else IN_DOUBT))
 
 
 def _fail(submissions: Sequence[Submission], error: Exception) -> None:
