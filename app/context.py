@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any, TypeVar
 
 import strawberry
@@ -63,12 +63,11 @@ class Context:
         self.bill: Bill | None = None
         self.toll: Toll | None = None
         self.last_cursor: str | None = None
-        # Of a subscription: up to where its messages have been taken, up to where the one being taken goes, where
-        # to go on instead of where the client asked, and whether there is nothing to tell at the moment.
+        # Of a subscription: up to where its messages have been taken, up to where the one being taken goes, and
+        # where to go on instead of where the client asked.
         self.position: int | None = None
         self.telling: int | None = None
         self.resume_at: str | None = None
-        self.level = asyncio.Event()
         self._principal = principal
         # How old the answer of a query may be; None when it has to be of now.
         self.freshness: Freshness | None = None
@@ -77,6 +76,11 @@ class Context:
         # The root field under way, for the audit; mutations run one after the other.
         self.root_field = ""
         self._forbidden: set[str] = set()
+
+    @cached_property
+    def level(self) -> asyncio.Event:
+        """Set while there is nothing to tell a subscription; live groups have one of their own."""
+        return asyncio.Event()
 
     @property
     def principal(self) -> Principal:

@@ -4,6 +4,7 @@ import hashlib
 import math
 from asyncio import get_running_loop
 from collections import OrderedDict
+from collections.abc import Awaitable
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
@@ -89,8 +90,8 @@ class Gate:
         self.app = app
         self._doorman = doorman
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on whom the doorman lets in."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Pass on whom the doorman lets in; no frame stays behind for as long as a socket lives."""
         if scope["type"] in {"http", "websocket"} and scope["path"] not in EXEMPT:
             known = exchange.of(scope)
             known.secret = secret_of(Headers(scope=scope))
@@ -100,9 +101,8 @@ class Gate:
                 if scope["type"] == "http":
                     raise
                 known.note_error(refused.code)
-                await deny(WebSocket(scope, receive, send), refused)
-                return
-        await self.app(scope, receive, send)
+                return deny(WebSocket(scope, receive, send), refused)
+        return self.app(scope, receive, send)
 
 
 async def deny(socket: WebSocket, refused: RefusedError) -> None:

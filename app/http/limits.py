@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -95,11 +95,10 @@ class AnswerHeaders:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, adding."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Pass on, adding; no frame stays behind for as long as a socket lives."""
         if scope["type"] not in {"http", "websocket"}:
-            await self.app(scope, receive, send)
-            return
+            return self.app(scope, receive, send)
         named = (b"x-request-id", exchange.of(scope).request_id.encode())
 
         async def adding(message: Message) -> None:
@@ -110,7 +109,7 @@ class AnswerHeaders:
                 message["headers"] = [*headers, named, *added]
             await send(message)
 
-        await self.app(scope, receive, adding)
+        return self.app(scope, receive, adding)
 
 
 class Compressed(GZipMiddleware):
@@ -134,14 +133,13 @@ class Guard:
         self._body_bytes_max = body_bytes_max
         self._body_seconds_max = body_seconds_max
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, guarded."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Pass on, guarded; no frame stays behind for as long as a socket lives."""
         if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await self._websocket(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+            return self._http(scope, receive, send)
+        if scope["type"] == "websocket":
+            return self._websocket(scope, receive, send)
+        return self.app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         known = exchange.of(scope)

@@ -22,7 +22,8 @@ class Snapshot:
         """`begin` begins a transaction wherever it is read."""
         self._begin = begin
         self._turn = asyncio.Lock()
-        self._stack = AsyncExitStack()
+        # Made when something is read: most live operations wait with nothing to read.
+        self._stack: AsyncExitStack | None = None
         self._connection: AsyncConnection | None = None
         self._ending: asyncio.Future[None] | None = None
 
@@ -33,6 +34,7 @@ class Snapshot:
             if self._ending is not None:
                 raise OverError
             if self._connection is None:
+                self._stack = AsyncExitStack()
                 self._connection = await self._stack.enter_async_context(self._begin())
             with telling_loss(UNDONE):
                 yield self._connection
@@ -42,8 +44,9 @@ class Snapshot:
         if self._is_unused():
             return
         async with self._turn:
-            self._connection = None
-            await self._stack.aclose()
+            stack, self._stack, self._connection = self._stack, None, None
+            if stack is not None:
+                await stack.aclose()
 
     async def end(self) -> None:
         """Give the connection back for good, also when whoever waits for that is cancelled."""

@@ -90,18 +90,17 @@ async def test_a_snapshot_for_each_level_would_tear(
     connection = Snapshot.connection
 
     def another(self: Snapshot) -> Any:
-        self.__init__(self._begin)  # type: ignore[misc]
-        opened.append(self._stack)
-        return connection(self)
+        opened.append(Snapshot(self._begin))
+        return connection(opened[-1])
 
-    opened: list[Any] = []
+    opened: list[Snapshot] = []
     monkeypatch.setattr(Snapshot, "connection", another)
     found = 0
     for _ in range(READS):
         context = Context(services, busy.admin, Request("req_test"))
         result = await built_schema.execute(TWO_LEVELS, context_value=context)
-        for stack in opened:
-            await stack.aclose()
+        for one in opened:
+            await one.close()
         opened.clear()
         assert result.data is not None, result.errors
         found += torn(result.data)
