@@ -5,11 +5,13 @@ sent as it is. Blocks with `<!-- validated -->` need machines that a test has no
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import click
 import pytest
@@ -186,3 +188,25 @@ def test_the_site_is_built_without_a_complaint(tmp_path: Path) -> None:
     )
     for page in ("tutorial", "how-to/pay-in-parts", "reference/api", "security", "upgrading"):
         assert (tmp_path / page / "index.html").exists()
+    dead = {
+        f"{page.relative_to(tmp_path)} -> {link}"
+        for page in _pages(tmp_path)
+        for link in _dead(page, tmp_path)
+    }
+    assert not dead, "\n".join(sorted(dead))
+
+
+def _pages(site: Path) -> list[Path]:
+    return [page for page in site.rglob("*.html") if page.is_file() and page.name != "404.html"]
+
+
+def _dead(page: Path, site: Path) -> list[str]:
+    """What its links ask for and a server of files would not have."""
+    links = re.findall(r'(?:href|src)="?([^"\s>#]+)', page.read_text())
+    local = [link for link in links if not re.match(r"[a-z]+:|//", link)]
+    places = {link: Path(os.path.normpath(page.parent / unquote(link.partition("?")[0]))) for link in local}
+    return [
+        link
+        for link, place in places.items()
+        if not place.is_relative_to(site) or not (place.is_file() or (place / "index.html").is_file())
+    ]
