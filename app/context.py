@@ -63,8 +63,7 @@ class Context:
         self.bill: Bill | None = None
         self.toll: Toll | None = None
         self.last_cursor: str | None = None
-        # Of a subscription: up to where its messages have been taken, up to where the one being taken goes, and
-        # where to go on instead of where the client asked.
+        # Of a subscription: how far its messages have been taken, how far the one being taken goes, where to go on.
         self.position: int | None = None
         self.telling: int | None = None
         self.resume_at: str | None = None
