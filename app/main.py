@@ -1,6 +1,5 @@
 """Puts the parts together: the only place that knows them all."""
 
-import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -26,6 +25,7 @@ from app.http.graphiql import DevelopmentKey
 from app.identity.authenticator import KeysAndTokens
 from app.kit.clock import Clock, system_clock
 from app.kit.ids import Ids
+from app.kit.tasks import begin, end
 from app.ledger import epochs
 from app.ledger.bell import Bell, Topic
 from app.ledger.checkpoints import Checkpointer
@@ -113,7 +113,11 @@ class Parts:
     async def ready(self) -> Mapping[str, bool]:
         """Whether requests can be served: each part by name."""
         services = self.services
-        return {"database": await services.database.answers(), "tail": services.tail.failure is None}
+        return {
+            "database": await services.database.answers(),
+            "tail": not services.tail.has_stopped,
+            "writer": not services.writer.has_stopped,
+        }
 
 
 def assemble(
@@ -204,13 +208,11 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with parts.running():
-            task = asyncio.create_task(beside(parts.services), name="beside") if beside else None
+            task = begin(beside(parts.services), "beside", over=lambda: True) if beside else None
             try:
                 yield
             finally:
-                if task is not None:
-                    task.cancel()
-                    await asyncio.gather(task, return_exceptions=True)
+                await end(task)
 
     application = routes.build(
         parts.services,

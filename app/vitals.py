@@ -84,6 +84,12 @@ def _writer(services: Services) -> Sequence[Vital]:
         Vital(
             GAUGE, "escrowgrid_writer_queue", "Commands waiting for the ledger's writer.", lambda: len(writer)
         ),
+        Vital(
+            GAUGE,
+            "escrowgrid_writer_stopped",
+            "1 when the writer has stopped for good: see the log.",
+            lambda: float(writer.has_stopped),
+        ),
         Vital(HISTOGRAM, "escrowgrid_writer_batch_size", "Commands of a batch.", lambda: writer.sizes),
         Vital(
             HISTOGRAM,
@@ -117,7 +123,7 @@ def _feed(services: Services, bell: Bell, ledger: "Ledger") -> Sequence[Vital]:
             GAUGE,
             "escrowgrid_tail_stopped",
             "1 when the feed has stopped for good: see the log.",
-            lambda: float(tail.failure is not None),
+            lambda: float(tail.has_stopped),
         ),
         Vital(GAUGE, "escrowgrid_ring_bytes", "Memory for recent events.", lambda: tail.ring_bytes),
         Vital(COUNTER, "escrowgrid_bell_rebuilds", "How often the bell was made anew.", lambda: bell.rebuilt),

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from app.anchoring import service
 from app.anchoring.model import Anchor
 from app.errors import Overloaded
-from app.kit.tasks import end
+from app.kit.tasks import begin, end
 from app.principal import ALL_INSTITUTIONS
 from app.storage.database import Database
 
@@ -54,7 +54,7 @@ class News:
                         self._revision = await service.revision(reading, ALL_INSTITUTIONS)
                     self._changes.clear()
                     self._forgotten = self._revision
-                    self._task = asyncio.create_task(self._follow(), name="anchor-news")
+                    self._task = begin(self._follow(), "anchor-news")
             yield self._revision
         finally:
             self._followers -= 1

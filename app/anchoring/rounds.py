@@ -28,7 +28,7 @@ from app.anchoring.outbox import Ledger, Look
 from app.anchoring.submitter import Submitter
 from app.kit.clock import Clock
 from app.kit.ids import Ids
-from app.kit.tasks import end
+from app.kit.tasks import begin, end
 from app.ledger.followers import LeadLost
 from app.ledger.leases import Lease
 from app.settings import Settings
@@ -87,7 +87,7 @@ class Rounds:
             if self._task is not None:
                 self._task.cancel()
             self._lease = lease
-            self._task = asyncio.create_task(self._work(lease), name="anchoring")
+            self._task = begin(self._work(lease), "anchoring", over=lambda: True)
 
     async def stop(self) -> None:
         """What is under way is found again by whoever leads next."""

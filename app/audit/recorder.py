@@ -16,6 +16,7 @@ from app.audit.model import AuditEntry, AuditEvent, storable
 from app.errors import AppError
 from app.kit.clock import Clock
 from app.kit.ids import Ids
+from app.kit.tasks import begin, end
 from app.principal import ALL_INSTITUTIONS
 from app.storage.database import Database
 
@@ -27,7 +28,6 @@ PAUSE_SECONDS = 0.05
 RETRY_SECONDS_MIN = 0.2
 RETRY_SECONDS_MAX = 10.0
 DROP_LOG_EVERY = 1_000
-CANCEL_AGAIN_SECONDS = 0.5
 MONTHS_AHEAD = 3
 PARTITIONS_EVERY_SECONDS = 6 * 3600.0
 PARTITIONS_RETRY_SECONDS = 60.0
@@ -74,7 +74,10 @@ class Recorder:
     async def start(self) -> None:
         """Begin writing; from the first row on there is a partition for it."""
         pause = await self._make_partitions()
-        self._tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._keep_partitions(pause))]
+        self._tasks = [
+            begin(self._write(), "audit-recorder"),
+            begin(self._keep_partitions(pause), "audit-partitions"),
+        ]
 
     async def flush(self) -> None:
         """Write all that was offered until now; raises when the database cannot be reached."""
@@ -84,11 +87,7 @@ class Recorder:
 
     async def close(self) -> None:
         """Write what waits, then stop."""
-        while running := [task for task in self._tasks if not task.done()]:
-            # More than once: deep in the driver a `wait_for` that is just done can lose a cancellation.
-            for task in running:
-                task.cancel()
-            await asyncio.wait(running, timeout=CANCEL_AGAIN_SECONDS)
+        await end(*self._tasks)
         self._tasks = []
         try:
             await self.flush()

@@ -12,7 +12,7 @@ from app.audit import store
 from app.audit.model import AuditEvent
 from app.errors import Overloaded
 from app.kit.canonical import EPOCH, canonical_json
-from app.kit.tasks import end
+from app.kit.tasks import begin, end
 from app.principal import ALL_INSTITUTIONS
 from app.storage.database import Database
 
@@ -65,7 +65,7 @@ class Watch:
             async with self._turn:
                 if self._task is None:
                     await self._stand()
-                    self._task = asyncio.create_task(self._follow(), name="audit-watch")
+                    self._task = begin(self._follow(), "audit-watch")
             yield self.end
         finally:
             self._followers -= 1

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from app.audit.seals import ROW_COLUMNS, SEAL_COLUMNS, Place, Row, Seal, next_seal, seal_of
 from app.kit.chain import GENESIS
-from app.kit.tasks import end
+from app.kit.tasks import begin, end
 from app.ledger import leases
 from app.ledger.followers import LeadLost
 from app.ledger.leases import Lease
@@ -76,7 +76,7 @@ class Sealer:
 
     async def start(self) -> None:
         """Begin to try for the lease."""
-        self._task = asyncio.create_task(self._work(), name="audit-sealer")
+        self._task = begin(self._work(), "audit-sealer")
 
     async def close(self) -> None:
         """Stop, and let another process seal at once."""

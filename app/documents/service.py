@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from app.documents import store
 from app.errors import Unavailable
 from app.kit.gathering import Gathering
-from app.kit.tasks import end
+from app.kit.tasks import begin, end
 from app.storage.database import Database, DatabaseRole
 
 log = logging.getLogger("escrowgrid.documents")
@@ -39,7 +39,7 @@ class TrustedDocuments:
 
     async def start(self) -> None:
         """Begin to look after what is kept."""
-        self._looking = asyncio.create_task(self._look_after(), name="trusted-documents")
+        self._looking = begin(self._look_after(), "trusted-documents")
 
     async def close(self) -> None:
         """Stop."""

@@ -15,6 +15,16 @@ log = logging.getLogger("escrowgrid.http")
 KEPT_SECONDS = 1.0
 CHECK_SECONDS_MAX = 3.0
 
+STOPPED = "the {} has stopped by itself: the log says why; start this process again"
+REASONS = {
+    "database": "the database does not answer",
+    "tail": STOPPED.format("tail"),
+    "writer": STOPPED.format("writer"),
+    "accepting": "the server is shutting down",
+    "answered_in_time": "the checks did not end in time",
+    "checked": "the checks failed: see the log",
+}
+
 Ready = Callable[[], Awaitable[Mapping[str, bool]]]
 
 
@@ -56,7 +66,9 @@ def routes(ready: Ready, draining: Callable[[], bool]) -> list[Route]:
 
     async def readied(_: Request) -> Response:
         checks = {**await readiness.checks(), "accepting": not draining()}
-        is_ready = all(checks.values())
-        return answer({"ready": is_ready, "checks": checks}, status=200 if is_ready else 503)
+        told: dict[str, object] = {"ready": all(checks.values()), "checks": checks}
+        if not told["ready"]:
+            told["reasons"] = [REASONS.get(part, part) for part, is_well in checks.items() if not is_well]
+        return answer(told, status=200 if told["ready"] else 503)
 
     return [Route("/health", health), Route("/ready", readied)]

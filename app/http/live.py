@@ -13,6 +13,7 @@ from app.http.crowd import Crowd
 from app.http.exchange import Exchange
 from app.http.metrics import Metrics
 from app.kit.clock import system_clock
+from app.kit.tasks import begin
 from app.principal import Principal
 
 log = logging.getLogger("escrowgrid.live")
@@ -124,7 +125,7 @@ class Live:
         self._connections.add(connection)
         self._metrics.connection(connection.transport, 1)
         if self._sweeper is None or self._sweeper.done():
-            self._sweeper = asyncio.create_task(self._sweep())
+            self._sweeper = begin(self._sweep(), "live-sweep", over=lambda: not self._connections)
         try:
             yield
         finally:

@@ -12,7 +12,7 @@ from broadcaster import Broadcast
 from broadcaster import Event as Ring
 from broadcaster._backends.base import BroadcastBackend
 
-from app.kit.tasks import end
+from app.kit.tasks import begin, end
 
 log = logging.getLogger("escrowgrid.bell")
 
@@ -53,7 +53,7 @@ class PostgresBell(BroadcastBackend):
     async def connect(self) -> None:
         """Open the connections; raises when the database cannot be reached."""
         await self._open()
-        self._watch = asyncio.create_task(self._keep(), name="bell-watch")
+        self._watch = begin(self._keep(), "bell-watch")
 
     async def disconnect(self) -> None:
         """Close the connections."""
@@ -166,7 +166,7 @@ class Bell:
 
     async def start(self) -> None:
         """Begin to ring and to listen."""
-        self._tasks = [asyncio.create_task(self._live(), name="bell")]
+        self._tasks = [begin(self._live(), "bell")]
 
     async def close(self) -> None:
         """Stop."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from app.kit.tasks import end
+from app.kit.tasks import begin, end
 from app.ledger import leases
 from app.ledger.leases import Lease
 from app.ledger.model import Event
@@ -113,7 +113,7 @@ class Runner:
         """Register on first use, then begin to try for the lease."""
         async with self._writing() as driver:
             await driver.execute(REGISTER, self._follower.name, self._follower.from_end)
-        self._task = asyncio.create_task(self._work(), name=f"follower-{self._follower.name}")
+        self._task = begin(self._work(), f"follower-{self._follower.name}")
 
     async def close(self) -> None:
         """Stop, and let another process lead at once."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 from app.errors import CursorInvalid, Unavailable
-from app.kit.tasks import end
+from app.kit.tasks import begin, end
 from app.ledger import epochs
 from app.ledger.cursors import Epochs
 from app.ledger.model import Event
@@ -52,7 +52,9 @@ class Tail:
         # The hash of the newest event: what is read next has to come behind this very one.
         self._last: bytes | None = None
         self._turn = asyncio.Lock()
+        # Why streams end: it has stopped by itself, or its process is about to.
         self.failure: Exception | None = None
+        self.has_stopped = False
 
     @property
     def epochs(self) -> Epochs:
@@ -73,7 +75,7 @@ class Tail:
     async def start(self) -> None:
         """Stand at the end of the ledger and begin to read."""
         await self._stand_at_end()
-        self._task = asyncio.create_task(self._follow(), name="ledger-tail")
+        self._task = begin(self._follow(), "ledger-tail", stopped=self._stop)
 
     async def close(self) -> None:
         """Stop reading; every stream ends."""
@@ -219,14 +221,14 @@ class Tail:
             except Exception as error:
                 surprises += 1
                 if isinstance(error, GapInLedger) or surprises == SURPRISES_MAX:
-                    log.critical("the tail stops: %s", error, exc_info=True)
-                    self.failure = Unavailable(
-                        "the ledger's feed has stopped; this server needs its operator"
-                    )
-                    self._tell_all()
-                    return
+                    raise
                 log.exception("the tail could not read on and tries again")
                 pause = min(0.05 + pause / 2, RETRY_PAUSE_SECONDS_MAX)
+
+    def _stop(self) -> None:
+        self.has_stopped = True
+        self.failure = Unavailable("the ledger's feed has stopped; this server needs its operator")
+        self._tell_all()
 
     async def _read_news(self) -> None:
         """Read on from the newest event, which is read again: it has to be there still."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 
 from app.kit.gathering import Gathering
-from app.kit.tasks import end
+from app.kit.tasks import begin, end
 from app.limits import store
 from app.limits.model import Purse, Terms
 from app.limits.store import Ask
@@ -43,7 +43,7 @@ class Quota:
 
     async def start(self) -> None:
         """Begin to give back what lies idle."""
-        self._tending = asyncio.create_task(self._tend(), name="limits")
+        self._tending = begin(self._tend(), "limits")
 
     async def close(self) -> None:
         """Give everything back."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from app.errors import AppError, Refusal
 from app.kit.clock import Clock
 from app.kit.ids import Ids
-from app.kit.tasks import end
+from app.kit.tasks import begin, end
 from app.ledger import leases
 from app.ledger.writer import Writer
 from app.positions import rows, service
@@ -70,7 +70,7 @@ class Clerk:
 
     async def start(self) -> None:
         """Begin to look."""
-        self._task = asyncio.create_task(self._work(), name="expiry-clerk")
+        self._task = begin(self._work(), "expiry-clerk")
 
     async def close(self) -> None:
         """Stop, and let another process take over at once."""
@@ -122,7 +122,7 @@ class Clerk:
         return begun
 
     def _begin(self, due: Due) -> None:
-        task = asyncio.create_task(self._expire(due), name="expiry")
+        task = begin(self._expire(due), "expiry", over=lambda: True)
         self._under_way[due.position_id] = task
         task.add_done_callback(lambda _done: self._under_way.pop(due.position_id, None))
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from app.kit.tasks import end
+from app.kit.tasks import begin, end
 from app.ledger.leases import Lease
 from app.storage.database import DatabaseRole
 from app.storage.losses import CONNECTION_LOST
@@ -52,7 +52,7 @@ class Courier:
         if self._task is not None:
             self._task.cancel()
         self._lease = lease
-        self._task = asyncio.create_task(self._work(lease), name="webhook-courier")
+        self._task = begin(self._work(lease), "webhook-courier", over=lambda: True)
 
     def wake(self) -> None:
         """There may be something to deliver."""

@@ -249,7 +249,11 @@ async def test_alive_and_ready(direct: httpx.AsyncClient, inside: Site) -> None:
     await asyncio.sleep(1.05)
     unready = await direct.get("/ready")
     assert unready.status_code == 503
-    assert unready.json()["checks"] == {"database": True, "tail": False, "accepting": True}
+    assert unready.json() == {
+        "ready": False,
+        "checks": {"database": True, "tail": False, "accepting": True},
+        "reasons": ["the tail has stopped by itself: the log says why; start this process again"],
+    }
 
 
 async def test_a_process_that_goes_is_not_ready(direct: httpx.AsyncClient, inside: Site) -> None:

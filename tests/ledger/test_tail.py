@@ -255,7 +255,7 @@ async def test_a_gap_stops_the_tail_loudly(
         await factories.position(services, place.asset)
         with pytest.raises(Unavailable, match="needs its operator"):
             await asyncio.wait_for(waiting, timeout=3)
-    assert "event 3 follows 1" in caplog.text
+    assert "ledger-tail has stopped by itself: GapInLedger: event 3 follows 1" in caplog.text
     assert not (await parts.ready())["tail"]
     with pytest.raises(Unavailable):
         await anext(services.tail.stream(ALL_INSTITUTIONS, 0))
@@ -375,3 +375,23 @@ def test_one_event_heavier_than_the_ring_is_kept_alone() -> None:
     for number in (1, 2):
         small.add(event(number, number, "a"))
     assert numbers(small.after("*", 1, 10)) == [2]
+
+
+async def test_a_tail_that_goes_in_a_way_nobody_foresaw_ends_its_streams(
+    parts: Parts, place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Silence would look like a quiet ledger."""
+    services = parts.services
+
+    async def taken_along() -> None:
+        raise asyncio.CancelledError
+
+    async with aclosing(services.tail.stream(place.institution.id, 0)) as pages:
+        waiting = asyncio.ensure_future(anext(pages))
+        await asyncio.sleep(0.02)
+        monkeypatch.setattr(services.tail, "_read_news", taken_along)
+        services.tail.wake()
+        with pytest.raises(Unavailable, match="needs its operator"):
+            await asyncio.wait_for(waiting, timeout=3)
+    assert "ledger-tail has stopped by itself" in caplog.text
+    assert not (await parts.ready())["tail"]

@@ -9,9 +9,10 @@ import asyncpg
 import pytest
 
 from app.context import Services
-from app.errors import ErrorCode, Overloaded, Refusal
+from app.errors import ErrorCode, Overloaded, Refusal, Unavailable
 from app.ledger.model import Event, Kind
 from app.ledger.writer import Accepted, Answer, Decision, View
+from app.main import Parts
 from app.positions.commands import MovePosition
 from app.positions.model import Position, State
 from app.settings import Settings
@@ -364,3 +365,32 @@ async def test_events_of_a_batch_share_one_time_and_follow_their_order(
     # Round-robin by institution: one of each, then one of each.
     assert sorted(answers, key=lambda event: event.global_sequence) == (await ledger())[1:]
     await taken(services.writer)
+
+
+async def test_a_writer_that_stops_tells_who_waits_and_takes_nothing_more(
+    parts: Parts,
+    place: Place,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    services = parts.services
+    commands = [await factories.opening(services, place.asset) for _ in range(3)]
+
+    async def breaks(*_args: object, **_options: object) -> None:
+        await asyncio.sleep(0.05)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(services.writer, "_attempt", breaks)
+    taken = asyncio.ensure_future(services.writer.submit(commands[0]))
+    await asyncio.sleep(0.02)
+    waiting = asyncio.ensure_future(services.writer.submit(commands[1]))
+    with pytest.raises(Unavailable, match="not known yet"):
+        await asyncio.wait_for(taken, timeout=3)
+    with pytest.raises(Unavailable, match="nothing was done"):
+        await asyncio.wait_for(waiting, timeout=3)
+    with pytest.raises(Unavailable, match="needs its operator"):
+        await asyncio.wait_for(services.writer.submit(commands[2]), timeout=3)
+    assert "ledger-writer has stopped by itself: what it waited for was cancelled" in caplog.text
+    assert not (await parts.ready())["writer"]
+    assert not await ledger()

@@ -18,6 +18,7 @@ from tests.limits.conftest import VIEWER, Serve, Served
 
 EXPECTED = {
     "escrowgrid_writer_queue",
+    "escrowgrid_writer_stopped",
     "escrowgrid_writer_batch_size",
     "escrowgrid_writer_batch_seconds",
     "escrowgrid_writer_wait_seconds",

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+from app.kit.tasks import begin
 from app.ledger.writer.queue import Submission
 
 # Connections at once, whatever the number of rows.
@@ -44,7 +45,7 @@ class Aside:
             lane.append(submission)
             return
         self._lanes[row] = [submission]
-        task = asyncio.create_task(self._work(row), name="ledger-side-lane")
+        task = begin(self._work(row), "ledger-side-lane", over=lambda: row not in self._lanes)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -12,6 +12,7 @@ from app.kit.clock import Clock
 from app.kit.histogram import Histogram
 from app.kit.ids import Ids
 from app.kit.spans import Span, Tracer
+from app.kit.tasks import begin
 from app.ledger.writer import batch as batches
 from app.ledger.writer.aside import Aside
 from app.ledger.writer.contract import Answer, Command, Subject
@@ -38,6 +39,7 @@ USED_KEY = "ledger_events_idempotency"
 LINKS_MAX = 100
 BUSY = "the position is held by another command for too long; nothing was done, try again"
 LATE = "this took too long; nothing was done, try again"
+STOPPED = "the ledger's writer has stopped; nothing was done, this server needs its operator"
 IN_DOUBT = "the outcome is not known yet; ask again with the same idempotency key, it will not act twice"
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -73,6 +75,7 @@ class Writer:
         self._main: asyncio.Task[None] | None = None
         self._closing = False
         self._refusal: Denied | None = None
+        self.has_stopped = False
         self.batches = 0
         # How many commands a batch had, how long it took until its commit, and how long each submission had waited.
         self.sizes = Histogram(SIZES)
@@ -85,14 +88,14 @@ class Writer:
 
     async def start(self) -> None:
         """Begin to take batches."""
-        self._main = asyncio.create_task(self._work(), name="ledger-writer")
+        self._main = begin(self._work(), "ledger-writer", over=lambda: self._closing, stopped=self._stop)
 
     async def close(self) -> None:
         """Refuse new commands, finish those accepted into the queue."""
         self._closing = True
         self._queue.close()
         if self._main is not None:
-            await self._main
+            await asyncio.wait([self._main])
         await self._aside.close()
 
     def refuse(self, why: Denied) -> None:
@@ -142,6 +145,13 @@ class Writer:
             elif self._closing:
                 return
 
+    def _stop(self) -> None:
+        """It has stopped by itself: whoever waits is told, and nothing is taken any more."""
+        self.has_stopped = True
+        self.refuse(Unavailable(STOPPED))
+        while waiting := self._queue.take(self._settings.batch_size_max):
+            _fail(waiting, Unavailable(STOPPED))
+
     async def _settle(self, submissions: Sequence[Submission]) -> None:
         """Attempt until every submission has its answer or waits aside, within the deadlines."""
         try:
@@ -149,6 +159,10 @@ class Writer:
         except Exception as error:
             log.exception("a batch of %d failed", len(submissions))
             _fail(submissions, error)
+        except BaseException:
+            # The writer stops here: nobody is to wait for it, and what was attempted may have happened.
+            _fail(submissions, Unavailable(IN_DOUBT))
+            raise
 
     async def _settle_aside(self, submissions: Sequence[Submission]) -> bool:
         """The same for submissions of one row that was held; False when it is held still."""
