@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from app.kit.tasks import begin, end
-from app.ledger import leases
+from app.ledger import leases, parked
 from app.ledger.leases import Lease
 from app.ledger.model import Event
-from app.ledger.store import SELECT_EVENTS, event_of
 from app.ledger.tail import Tail
 from app.principal import ALL_INSTITUTIONS
 from app.settings import Settings
@@ -22,7 +21,6 @@ log = logging.getLogger("escrowgrid.followers")
 ATTEMPTS_MAX = 5
 PAUSE_SECONDS = 0.2
 PAUSE_SECONDS_MAX = 30.0
-REASON_LENGTH_MAX = 1_000
 
 REGISTER = """
 INSERT INTO followers (name, cursor, token, updated_at)
@@ -37,17 +35,6 @@ WHERE name = $1 AND token <= $3 AND cursor = $4 AND $2 <= (SELECT global_sequenc
 """
 DONE_ONE = "UPDATE 1"
 FAILED = "UPDATE followers SET failure = $2, updated_at = clock_timestamp() WHERE name = $1 AND token <= $3"
-PARK = """
-INSERT INTO parked_events (follower, global_sequence, reason, attempts, parked_at)
-VALUES ($1, $2, $3, $4, clock_timestamp())
-ON CONFLICT (follower, global_sequence) DO UPDATE
-SET reason = excluded.reason, attempts = parked_events.attempts + excluded.attempts, retry = false
-"""
-RETRIED = f"""
-{SELECT_EVENTS} WHERE global_sequence IN (SELECT global_sequence FROM parked_events WHERE follower = $1 AND retry)
-ORDER BY global_sequence LIMIT 100
-"""
-SETTLED = "DELETE FROM parked_events WHERE follower = $1 AND global_sequence = $2"
 
 
 class Poison(Exception):
@@ -174,6 +161,7 @@ class Runner:
     async def _follow(self, lease: Lease) -> None:
         """Follow until the lease is lost or somebody pauses it; either is looked at once a tick."""
         await self._tail.confirm()
+        await self._forget_beyond(lease)
         known, loop, tick = self._tail.epochs, asyncio.get_running_loop(), self._settings.tick_seconds
         due, paused = loop.time() + tick, await self._read_state()
         while not paused:
@@ -226,10 +214,18 @@ class Runner:
                 await self._ack(event.global_sequence, lease)
                 return
 
+    async def _forget_beyond(self, lease: Lease) -> None:
+        """As after a restore, or a reset: no event of now is taken for one that was parked then."""
+        async with self._leading(lease) as driver:
+            forgotten = await parked.forget_beyond(driver, self._follower.name)
+        if forgotten:
+            log.warning("follower %s: %d parked events lie beyond its cursor", self._follower.name, forgotten)
+
     async def _retry_parked(self, lease: Lease) -> None:
         """Another try for what an operator unparked."""
-        for row in await self._database.pool(DatabaseRole.FEED).fetch(RETRIED, self._follower.name):
-            event = event_of(row)
+        async with self._database.pool(DatabaseRole.FEED).acquire() as feed:
+            events = await parked.retried(feed, self._follower.name)
+        for event in events:
             await self._keep(lease)
             try:
                 await self._follower.follow([event], lease)
@@ -239,7 +235,7 @@ class Runner:
                 await self._park(event, error, 1, lease)
             else:
                 async with self._leading(lease) as driver:
-                    await driver.execute(SETTLED, self._follower.name, event.global_sequence)
+                    await parked.settle(driver, self._follower.name, event.global_sequence)
 
     async def _read_state(self, *, mended_by: Lease | None = None) -> bool:
         """Where it stands, which an operator may have changed; returns whether it is paused.
@@ -263,9 +259,9 @@ class Runner:
         self._acknowledged = position
 
     async def _park(self, event: Event, error: Exception, attempts: int, lease: Lease) -> None:
-        reason = f"{type(error).__name__}: {error}"[:REASON_LENGTH_MAX]
+        reason = f"{type(error).__name__}: {error}"
         async with self._leading(lease) as driver:
-            await driver.execute(PARK, self._follower.name, event.global_sequence, reason, attempts)
+            await parked.park(driver, self._follower.name, event.global_sequence, reason, attempts)
         log.error("follower %s parked event %d: %s", self._follower.name, event.global_sequence, reason)
 
     async def _note_failure(self, told: str) -> None:
@@ -275,7 +271,9 @@ class Runner:
             return
         try:
             async with self._leading(lease) as driver:
-                await driver.execute(FAILED, self._follower.name, told[:REASON_LENGTH_MAX], lease.token)
+                await driver.execute(
+                    FAILED, self._follower.name, told[: parked.REASON_LENGTH_MAX], lease.token
+                )
         except Exception as error:  # noqa: BLE001 - the edge of this task, which has told the log already
             log.warning("follower %s could not note its failure: %s", self._follower.name, error)
 

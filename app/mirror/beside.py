@@ -163,6 +163,9 @@ class Beside:
         epochs = await new_epochs(self._database, copy)
         # No further than the events have come.
         cursors = [(name, min(cursor, copy.head), paused) for name, cursor, paused in followers]
+        ends = {name: cursor for name, cursor, _paused in cursors}
+        # What is parked beyond comes again where the copy goes on by itself.
+        parked = [one for one in parked if one[1] <= ends.get(one[0], 0)]
         standing = (id(copy), cursors, parked)
         if epochs or standing != self._standing:
             async with copy.page(token) as driver:

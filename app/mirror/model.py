@@ -101,7 +101,7 @@ OTHERWISE: Mapping[str, str] = {
     "audit_seals": "in the order of their numbers",
     "documents": "as a whole, whenever they differ",
     "followers": "each cursor, at most as far as the events have come; the mirror's own is not copied",
-    "parked_events": "with the cursors",
+    "parked_events": "with the cursors, and no further than they",
     "leases": "not at all: they belong to running processes",
     "mirror_queue": "not at all: it is what waits to be copied",
     "mirror_copy": "not at all: it is the copy's own",

@@ -269,3 +269,33 @@ def test_a_checkpoint_key_is_made_once_and_only_its_owner_may_read_it(tmp_path: 
     assert (tmp_path / "new" / "checkpoint.key").stat().st_mode & 0o777 == 0o600
     seed = (tmp_path / "new" / "checkpoint.key").read_text().strip()
     assert seed not in repr(made)
+
+
+async def test_what_was_parked_beyond_the_cursor_is_forgotten_when_a_lead_starts(
+    parts: Parts, owner: asyncpg.Connection
+) -> None:
+    """As after a restore: the numbers beyond belong to other events now, those behind are parked still."""
+    place = await factories.place(parts.services)
+    await factories.position(parts.services, place.asset, state=State.RELEASED)
+    diary = Diary()
+    diary.poison = {1, 3}
+    running = runner(parts, diary)
+    await running.start()
+    await eventually(lambda: level(parts))
+    await running.close()
+    assert (await standing(parts)).parked == 2
+    # Restored to between the parking of 3 and its acknowledgement, and 5 was parked in the history that is lost.
+    await owner.execute("UPDATE followers SET cursor = 2 WHERE name = 'diary'")
+    await owner.execute(
+        "INSERT INTO parked_events VALUES ('diary', 5, 'Poison: of another history', 5, now(), true)"
+    )
+    diary.poison, diary.taken = set(), []
+    again = runner(parts, diary, "b")
+    await again.start()
+    await factories.position(parts.services, place.asset, state=State.FUNDED)
+    await eventually(lambda: level(parts))
+    await asyncio.sleep(0.2)
+    await again.close()
+    assert diary.taken == [3, 4, 5], "each once, in order"
+    async with parts.services.database.pool(DatabaseRole.FEED).acquire() as driver:
+        assert [one.global_sequence for one in await steering.parked(driver, "diary")] == [1]

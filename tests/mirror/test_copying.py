@@ -367,3 +367,29 @@ async def _write(services: Services, place: Place, positions: int) -> None:
 
 async def _nothing_waits(owner: asyncpg.Connection) -> bool:
     return bool(await owner.fetchval("SELECT count(*) FROM mirror_queue") == 0)
+
+
+async def test_what_is_parked_beyond_what_the_copy_has_is_not_copied_yet(
+    start: Start, owner: asyncpg.Connection, mirror: asyncpg.Connection
+) -> None:
+    async with start() as parts:
+        place = await factories.place(parts.services)
+        await factories.position(parts.services, place.asset)
+
+        async def parked() -> list[int]:
+            rows = await mirror.fetch("SELECT global_sequence FROM parked_events ORDER BY 1")
+            return [row["global_sequence"] for row in rows]
+
+        async def taken() -> bool:
+            return await owner.fetchval("SELECT cursor FROM followers WHERE name = 'checkpoints'") == 1
+
+        await eventually(taken)
+        await owner.execute(
+            "INSERT INTO parked_events SELECT 'checkpoints', n, 'Poison', 1, now() FROM unnest(ARRAY[1, 9]) n"
+        )
+
+        async def copied() -> bool:
+            return 1 in await parked()
+
+        await eventually(copied, seconds=10)
+        assert await parked() == [1]

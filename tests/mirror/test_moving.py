@@ -311,6 +311,31 @@ async def test_when_the_ledger_is_lost_the_mirror_takes_over_and_cursors_beyond_
     assert report.is_clean, report.findings
 
 
+async def test_what_a_follower_parked_in_the_lost_history_keeps_it_from_nothing_in_the_new_one(
+    lagging: tuple[Place, int, int],
+    start: Start,
+    settings: Settings,
+    there: Address,
+    mirror: asyncpg.Connection,
+) -> None:
+    place, behind, ahead = lagging
+    # As a server before this one copied it: parked where the ledger was, ahead of the copy.
+    await mirror.execute("INSERT INTO parked_events VALUES ('webhooks', $1, 'Poison: lost', 5, now())", ahead)
+    nowhere = Address.of("postgresql://nobody@127.0.0.1:1/nothing")
+    done = await asyncio.to_thread(command, settings, nowhere, there, "mirror", "promote", "--ledger-is-lost")
+    assert done.returncode == 0, done.stderr
+    async with start(there, mirror_url=None) as parts:
+        for _ in range(ahead - behind + 1):
+            await factories.position(parts.services, place.asset)
+
+        async def taken() -> bool:
+            cursor = await mirror.fetchval("SELECT cursor FROM followers WHERE name = 'webhooks'")
+            return bool(cursor == ahead + 1)
+
+        await eventually(taken)
+        assert await mirror.fetchval("SELECT count(*) FROM parked_events") == 0
+
+
 async def test_a_mirror_takes_no_writes_but_the_mirrors_whatever_a_server_believes(
     start: Start, there: Address, level: Level, mirror: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
