@@ -5,7 +5,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from app.errors import Overloaded, Problem
+from app.errors import Overloaded, Problem, Unavailable
 from app.kit.spans import Span
 from app.ledger.writer.contract import Answer, Command
 
@@ -17,6 +17,9 @@ Outcome = list[Answer] | Problem
 AT_WORK_SECONDS = 1.0
 SHARE_MAX = 12
 NOBODY: Counter[str] = Counter()
+
+LATE = "this took too long; nothing was done, try again"
+IN_DOUBT = "the outcome is not known yet; ask again with the same idempotency key, it will not act twice"
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +52,11 @@ class Submission:
             self.answer.exception()  # nobody may be left to look at it; that is no error of ours
         else:
             self.answer.set_result(outcome)
+
+    def tell_late(self) -> None:
+        """Tell that nothing was done, where that is certain: what is decided this moment may still be committed."""
+        certain = not (self.attempted or self.deciding)
+        self.settle(Unavailable(LATE if certain else IN_DOUBT))
 
 
 class FairQueue:

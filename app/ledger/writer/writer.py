@@ -17,7 +17,7 @@ from app.ledger.writer import batch as batches
 from app.ledger.writer.aside import Aside
 from app.ledger.writer.contract import Answer, Command, Subject
 from app.ledger.writer.opening import GRACE_SECONDS, opened
-from app.ledger.writer.queue import FairQueue, Submission
+from app.ledger.writer.queue import IN_DOUBT, FairQueue, Submission
 from app.personal.service import Holders
 from app.settings import Settings
 from app.storage.database import Database
@@ -38,9 +38,7 @@ USED_KEY = "ledger_events_idempotency"
 # Of a batch to those who wait for it.
 LINKS_MAX = 100
 BUSY = "the position is held by another command for too long; nothing was done, try again"
-LATE = "this took too long; nothing was done, try again"
 STOPPED = "the ledger's writer has stopped; nothing was done, this server needs its operator"
-IN_DOUBT = "the outcome is not known yet; ask again with the same idempotency key, it will not act twice"
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -123,7 +121,7 @@ class Writer:
         deadline = loop.time() + self._settings.command_deadline_seconds
         part = None if span is None else span.child("ledger.command")
         submission = Submission(commands, deadline, loop.create_future(), span=part)
-        late = loop.call_at(deadline + GRACE_SECONDS, _tell_late, submission)
+        late = loop.call_at(deadline + GRACE_SECONDS, submission.tell_late)
         try:
             self._queue.put(submission, self._aside.waiting)
             outcome = await asyncio.shield(submission.answer)
@@ -280,14 +278,8 @@ class Writer:
         now = asyncio.get_running_loop().time()
         for submission in submissions:
             if submission.deadline <= now:
-                _tell_late(submission)
+                submission.tell_late()
         return [submission for submission in submissions if submission.deadline > now]
-
-
-def _tell_late(submission: Submission) -> None:
-    """That nothing was done, where that is certain: what is decided this moment may still be committed."""
-    certain = not (submission.attempted or submission.deciding)
-    submission.settle(Unavailable(LATE if certain else IN_DOUBT))
 
 
 def _fail(submissions: Sequence[Submission], error: Exception) -> None:
