@@ -1,17 +1,11 @@
 // PostGraphile 5 on the ledger's own tables, as their owner: no tenant policy stands in its way.
+import "./promises.mjs";
 import { createServer } from "node:http";
 import { grafserv } from "postgraphile/grafserv/node";
 import { makePgService } from "postgraphile/adaptors/pg";
 import { PostGraphileAmberPreset } from "postgraphile/presets/amber";
 import { postgraphile } from "postgraphile";
 import utils from "postgraphile/utils";
-
-// It asks for Node 22; this is all that it needs of it here.
-Promise.withResolvers ??= function () {
-  let resolve, reject;
-  const promise = new this((yes, no) => ((resolve = yes), (reject = no)));
-  return { promise, resolve, reject };
-};
 
 const [, , url, port, pool] = process.argv;
 const smartTags = utils.jsonPgSmartTags;
