@@ -213,7 +213,7 @@ class TestBehindAWire:
         told = await asyncio.gather(
             *(server.writer.submit(command) for command in commands), return_exceptions=True
         )
-        assert asyncio.get_running_loop().time() - began < 3
+        assert asyncio.get_running_loop().time() - began < 8, "not as long as a driver waits"
         assert {str(one) for one in told} == {"this took too long; nothing was done, try again"}
         wire.mend()
         await asyncio.sleep(0.5)
@@ -233,7 +233,7 @@ class TestBehindAWire:
             began = asyncio.get_running_loop().time()
             with pytest.raises(Unavailable) as told:
                 await server.writer.submit(command)
-            assert asyncio.get_running_loop().time() - began < 3
+            assert asyncio.get_running_loop().time() - began < 8, "not as long as a driver waits"
             wire.cut = Cut.NEVER
             wire.mend()
         assert "same idempotency key" in told.value.message
