@@ -9,7 +9,8 @@
 Of a proof of consistency it checks that the ledger only grew from one head to a later one; --size and --root are the
 later one's then, --from-size and --from-root the earlier one's, and both are looked for on the chain.
 Give the contract's address and the ledger's name as you know them from elsewhere: what comes with the proof proves
-nothing. Exits with 0 when everything holds, 1 when something does not, 2 when it could not be found out.
+nothing. Exits with 0 when everything holds (HOLDS), 1 when something does not (WRONG), 2 when it could not be found out
+(UNKNOWN) or was asked for wrongly, 3 when the file is no proof at all (MALFORMED).
 
 What is checked (RFC 6962, with SHA-256):
   1. hash  = sha256("escrowgrid.event.1" + previous hash + content): the content is what was hashed;
@@ -34,11 +35,24 @@ ANCHORED = "0x7cd1aecde99af6811cf75335397526e9c32ca8eed27035d2eee23d41062d837d"
 # Where the content, a JSON array, has the event's id and its place in the ledger (from 1).
 ID_PLACE, SEQUENCE_PLACE = 1, 34
 SIZE_MAX = 2**63
-SHAPELESS = (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError)
+# What a proof looks like. A name has nothing in it that a terminal could take for more than text.
+HEX, WORD, TEXT = "[0-9a-f]{64}", "[0-9A-Za-z_-]{0,66}", "[^\ud800-\udfff]*"
+KINDS = {HEX: "64 lower-case hex digits", WORD: "spelled like one", TEXT: "text", dict: "an object"}
+KINDS |= {list: "a list", int: "a whole number from 0 to 2**63", 1: "1, the version known here"}
+HEAD, TREE = {"epoch": int, "nonce": WORD, "logId": HEX}, {"size": int, "root": HEX}
+EVENT = {"id": WORD, "hash": HEX, "previousHash": HEX, "hashVersion": 1, "content": TEXT}
+LEAF = {"event": EVENT, "inclusion": {"index": int, "path": [HEX], **TREE}, **HEAD}
+ANY, GROWTH = {"version": 1, "ledger": WORD}, {"consistency": [HEX], "from": HEAD | TREE, "to": HEAD | TREE}
+ANCHOR = {"anchor": {"chainId": int, "transaction": WORD, "contract": WORD}}
+ENDS = ("HOLDS", "WRONG  ", "UNKNOWN", "MALFORMED")
 
 
 class Wrong(Exception):
     """The proof does not hold."""
+
+
+class Malformed(Wrong):
+    """It is not spelled like a proof: there is nothing to check."""
 
 
 class Unknown(Exception):
@@ -50,25 +64,19 @@ def sha256(*parts):
     return hashlib.sha256(b"".join(parts)).digest()
 
 
-def unhex(text, what):
-    """32 bytes of lower-case hex."""
-    if not isinstance(text, str) or not re.fullmatch("[0-9a-f]{64}", text):
-        raise Wrong(f"{what} is not 64 lower-case hex digits")
-    return bytes.fromhex(text)
-
-
-def number(value, what):
-    """A whole number that is not negative."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < SIZE_MAX:
-        raise Wrong(f"{what} is not a whole number")
-    return value
-
-
-def word(value, what):
-    """Letters, digits, - and _: nothing that a terminal could take for more than text."""
-    if not isinstance(value, str) or not re.fullmatch("[0-9A-Za-z_-]{0,66}", value):
-        raise Wrong(f"{what} is not spelled like one")
-    return value
+def require(value, shape, what):
+    """That JSON has a shape: an object with those names at least, a list of one shape, a number, or a spelling."""
+    is_number = type(value) is int and shape in (int, value) and 0 <= value < SIZE_MAX
+    is_text = isinstance(shape, str) and isinstance(value, str) and re.fullmatch(shape, value)
+    if isinstance(shape, dict) and isinstance(value, dict):
+        for name, inner in shape.items():
+            require(value.get(name), inner, f"{what}.{name}")
+    elif isinstance(shape, list) and isinstance(value, list):
+        for place, one in enumerate(value):
+            require(one, shape[0], f"{what}.{place}")
+    elif not is_number and not is_text:
+        kind = KINDS[type(shape) if isinstance(shape, (dict, list)) else shape]
+        raise Malformed(f"{what} is missing" if value is None else f"{what} is not {kind}")
 
 
 def root_of(leaf, index, size, path):
@@ -94,15 +102,13 @@ def root_of(leaf, index, size, path):
 def check_event(proof):
     """That the content was hashed, and sits where the proof says; returns the hash."""
     event, content = proof["event"], proof["event"]["content"]
-    if (number(proof["version"], "version"), number(event["hashVersion"], "version")) != (1, 1):
-        raise Wrong("this verifier knows version 1")
-    found = sha256(EVENT_TAG, unhex(event["previousHash"], "previousHash"), content.encode())
-    if found != unhex(event["hash"], "hash"):
+    found = sha256(EVENT_TAG, bytes.fromhex(event["previousHash"]), content.encode())
+    if found.hex() != event["hash"]:
         raise Wrong("the content does not have this hash")
     fields = json.loads(content)
-    if fields[ID_PLACE] != word(event["id"], "the event's id"):
+    if not isinstance(fields, list) or fields[ID_PLACE : ID_PLACE + 1] != [event["id"]]:
         raise Wrong("the content is of another event")
-    if number(fields[SEQUENCE_PLACE], "place") != number(proof["inclusion"]["index"], "index") + 1:
+    if repr(fields[SEQUENCE_PLACE : SEQUENCE_PLACE + 1]) != repr([proof["inclusion"]["index"] + 1]):
         raise Wrong("the content has another place in the ledger")
     return found
 
@@ -110,9 +116,8 @@ def check_event(proof):
 def check_inclusion(proof, leaf):
     """That the path leads from the event to the root; returns the root."""
     part = proof["inclusion"]
-    path = [unhex(step, "a step of the path") for step in part["path"]]
-    found = root_of(leaf, number(part["index"], "index"), number(part["size"], "size"), path)
-    if found != unhex(part["root"], "root"):
+    found = root_of(leaf, part["index"], part["size"], map(bytes.fromhex, part["path"]))
+    if found.hex() != part["root"]:
         raise Wrong("the path leads to another root")
     return found
 
@@ -143,8 +148,8 @@ def roots_of(first, first_root, size, path):
 
 def check_consistency(older, newer, path):
     """That the newer head is of all that the older one has, and more behind it."""
-    first, size = number(older["size"], "the earlier size"), number(newer["size"], "the later size")
-    first_root, root = unhex(older["root"], "the earlier root"), unhex(newer["root"], "the later root")
+    first, size = older["size"], newer["size"]
+    first_root, root = bytes.fromhex(older["root"]), bytes.fromhex(newer["root"])
     if not 0 < first <= size:
         raise Wrong("the earlier head is empty, or larger than the later one")
     alike = first == size and not path and (first_root, first_root)
@@ -154,18 +159,17 @@ def check_consistency(older, newer, path):
 
 def check_log(ledger, head):
     """That the log's name is that of the ledger; returns it."""
-    epoch, nonce = number(head["epoch"], "epoch"), word(head["nonce"], "nonce")
-    found = sha256(LOG_TAG, f"{word(ledger, 'ledger')}:{epoch}{nonce and ':'}{nonce}".encode())
-    if found != unhex(head["logId"], "logId"):
+    nonce = head["nonce"] and f":{head['nonce']}"
+    if sha256(LOG_TAG, f"{ledger}:{head['epoch']}{nonce}".encode()).hex() != head["logId"]:
         raise Wrong("the log is not that of the ledger")
-    return found
+    return head["logId"]
 
 
 def ask(url, method, *params):
     """One JSON-RPC call."""
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     try:
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=30) as answer:
             told = json.load(answer)
     except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
@@ -177,8 +181,7 @@ def ask(url, method, *params):
 
 def check_chain(head, url, contract, confirmations):
     """That the contract, on that chain, was told this head of the log; returns the block and how many attest it."""
-    anchor = head["anchor"]
-    chain_id, transaction = number(anchor["chainId"], "chainId"), word(anchor["transaction"], "transaction")
+    chain_id, transaction = head["anchor"]["chainId"], head["anchor"]["transaction"]
     try:
         if int(ask(url, "eth_chainId"), 16) != chain_id:
             raise Wrong(f"the node is not on chain {chain_id}, where the anchor is")
@@ -196,8 +199,9 @@ def check_chain(head, url, contract, confirmations):
         else:
             raise Wrong("the transaction does not anchor this root at this contract")
         block = int(receipt["blockNumber"], 16)
-        deep = int(ask(url, "eth_blockNumber"), 16) - block + 1
-    except SHAPELESS as error:
+        require(block, int, "the block")
+        deep = min(int(ask(url, "eth_blockNumber"), 16) - block + 1, SIZE_MAX)
+    except (Malformed, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise Unknown(f"the node's answer cannot be read: {error!r}") from None
     if deep < confirmations:
         raise Wrong(f"only {deep} blocks attest it")
@@ -206,7 +210,8 @@ def check_chain(head, url, contract, confirmations):
 
 def check(proof, head=None, rpc=None, contract=None, confirmations=1, say=print, older=None, ledger=None):
     """Everything that was asked for; raises Wrong or Unknown."""
-    if ledger not in (None, word(proof["ledger"], "ledger")):
+    require(proof, ANY, "the proof")
+    if ledger not in (None, proof["ledger"]):
         raise Wrong(f"the proof is of the ledger {proof['ledger']}")
     if "consistency" in proof:
         earlier, later = check_growth(proof, say)
@@ -216,18 +221,17 @@ def check(proof, head=None, rpc=None, contract=None, confirmations=1, say=print,
     else:
         heads = [(check_leaf(proof, say), head)]
     for one, known in heads:
-        name = check_log(proof["ledger"], one).hex()
+        name = check_log(proof["ledger"], one)
         say(f"log     {name} is that of ledger {proof['ledger']}, epoch {one['epoch']}")
         if known is not None and (one["size"], one["root"]) != known:
             raise Wrong(f"the head is not {known[0]} leaves with the root {known[1]}")
         if rpc is not None:
-            address = word(contract or one["anchor"]["contract"], "contract")
+            require(one, ANCHOR, "the proof")
+            address = contract or one["anchor"]["contract"]
             block, deep = check_chain(one, rpc, address, confirmations)
             say(f"anchor  block {block} holds {one['size']} leaves, attested by {deep} blocks")
         elif known is None:
-            say(
-                "BUT     nothing says yet that this head was anchored: give size and root, or --rpc, --contract"
-            )
+            say("BUT     nothing says yet that it was anchored: give size and root, or --rpc, --contract")
     if rpc and not contract:
         say(f"BUT     the contract's address, {address}, is the proof's own: compare it, or give --contract")
     if rpc and not ledger:
@@ -236,6 +240,7 @@ def check(proof, head=None, rpc=None, contract=None, confirmations=1, say=print,
 
 def check_leaf(proof, say):
     """A proof of one event; returns the head that it leads to."""
+    require(proof, LEAF, "the proof")
     leaf = check_event(proof)
     say(f"event   {proof['event']['id']} has the hash {leaf.hex()}")
     found, part = check_inclusion(proof, leaf), proof["inclusion"]
@@ -245,10 +250,9 @@ def check_leaf(proof, say):
 
 def check_growth(proof, say):
     """A proof of consistency; returns both heads."""
-    if number(proof["version"], "version") != 1:
-        raise Wrong("this verifier knows version 1")
+    require(proof, GROWTH, "the proof")
     older, newer = proof["from"], proof["to"]
-    check_consistency(older, newer, [unhex(step, "a step of the path") for step in proof["consistency"]])
+    check_consistency(older, newer, [bytes.fromhex(step) for step in proof["consistency"]])
     say(f"growth  of {newer['size']} leaves with the root {newer['root']}")
     say(f"        the first {older['size']} have the root {older['root']}")
     return older, newer
@@ -279,19 +283,15 @@ def main(arguments=None):
     head = head_of(parser, given.size, given.root)
     older = head_of(parser, given.from_size, given.from_root)
     try:
-        with open(given.proof, encoding="utf-8") as file:
-            proof = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        print(f"UNKNOWN the file cannot be read: {error}")
-        return 2
-    try:
+        with open(given.proof, "rb") as file:
+            proof = json.loads(file.read(2**24))
         check(proof, head, given.rpc, given.contract, given.confirmations, older=older, ledger=given.ledger)
-    except (Wrong, *SHAPELESS) as error:
-        print(f"WRONG   {error if isinstance(error, Wrong) else f'this is not such a proof: {error!r}'}")
-        return 1
-    except Unknown as error:
-        print(f"UNKNOWN {error}")
-        return 2
+    except (Wrong, Unknown, OSError, ValueError, RecursionError) as error:
+        unread = "" if isinstance(error, (Wrong, Unknown)) else "the file cannot be read: "
+        code = 2 if isinstance(error, (Unknown, OSError)) else 1 if type(error) is Wrong else 3
+        # In plain letters, whatever the file or the node has put into it.
+        print(ENDS[code], f"{unread}{error}".encode("ascii", "backslashreplace").decode())
+        return code
     print("HOLDS")
     return 0
 

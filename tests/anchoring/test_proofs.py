@@ -167,8 +167,8 @@ async def test_what_is_no_plain_value_is_refused_and_never_printed(
     file.write_text(json.dumps(proof))
     chain = ["--rpc", deployed.node.url, "--contract", deployed.contract]
     done = await asyncio.to_thread(run_alone, file, chain)
-    assert (done.returncode, done.stderr) == (1, "")
-    assert done.stdout.splitlines()[-1].startswith("WRONG")
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.splitlines()[-1].startswith("MALFORMED")
     assert not re.search(r"[^\n -~]|^HOLDS", done.stdout, re.MULTILINE)
 
 
@@ -208,8 +208,8 @@ def test_a_file_that_is_nested_too_deeply_is_told_in_a_line(tmp_path: Path) -> N
     file = tmp_path / "deep.json"
     file.write_text("[" * 200_000 + "]" * 200_000)
     done = run_alone(file, [])
-    assert (done.returncode, done.stderr) == (2, "")
-    assert done.stdout.startswith("UNKNOWN the file cannot be read")
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.startswith("MALFORMED the file cannot be read")
 
 
 @pytest.mark.parametrize(
