@@ -121,6 +121,8 @@ OTHER_TERMS: list[dict[str, Any]] = [
     {"metadata": {"a": [1, Decimal("1.50")], "b": None}},
 ]
 
+SEALED = {"holder_reference", "reason", "metadata"}
+
 
 @pytest.mark.parametrize("other", OTHER_TERMS, ids=str)
 async def test_the_same_key_with_another_creation_is_a_conflict(
@@ -130,6 +132,23 @@ async def test_the_same_key_with_another_creation_is_a_conflict(
     terms = {**TERMS, **other}
     found = await refusal(services, await factories.opening(services, place.asset, **terms), owner)
     assert (found.code, found.field) == (ErrorCode.IDEMPOTENCY_CONFLICT, "idempotencyKey")
+    assert ("sealed" in str(found)) == (other.keys() <= SEALED)
+    assert "send" in str(found)
+    assert "new key" in str(found)
+
+
+async def test_a_conflict_tells_no_sealed_text_nor_which_of_them_differs(
+    services: Services, place: Place, owner: asyncpg.Connection
+) -> None:
+    await services.writer.submit(await factories.opening(services, place.asset, **TERMS))
+    told = set()
+    for other in OTHER_TERMS:
+        if other.keys() <= SEALED:
+            terms = {**TERMS, **other}
+            found = await refusal(services, await factories.opening(services, place.asset, **terms), owner)
+            told.add(str(found))
+    (only,) = told
+    assert not any(text in only for text in ("HOLDER", "agreed", "1.5"))
 
 
 async def test_the_same_key_on_another_asset_is_a_conflict(
@@ -175,6 +194,7 @@ async def test_the_same_key_with_another_move_is_a_conflict(
         services, factories.move(services, position, idempotency_key="once", **wanted), owner
     )
     assert found.code is ErrorCode.IDEMPOTENCY_CONFLICT
+    assert ("sealed" in str(found)) == (other.keys() <= SEALED)
 
 
 async def test_the_same_amount_written_otherwise_is_the_same(services: Services, place: Place) -> None:

@@ -38,7 +38,15 @@ _PARTLY_DONE = Problem(
 )
 _OTHER_INPUT = Problem(
     ErrorCode.IDEMPOTENCY_CONFLICT,
-    "this idempotency key was used for something else; use a new key for a new command",
+    "this idempotency key was used for another command, or for the same with other input; send it as it was to have "
+    "its answer again, or use a new key for a new command",
+    "idempotencyKey",
+)
+# Never which of them, or who tries could guess one after the other.
+_OTHER_PERSONAL = Problem(
+    ErrorCode.IDEMPOTENCY_CONFLICT,
+    "this idempotency key was used for the same command with another text that is kept sealed (holder reference, "
+    "reason or metadata); send these as they were to have its answer again, or use a new key for a new command",
     "idempotencyKey",
 )
 _NO_COMMITMENTS = Commitments()
@@ -103,8 +111,10 @@ def settled(submission: Submission, used: Mapping[KeyName, Used]) -> Outcome | N
         if found is None:
             return _PARTLY_DONE
         same = found.row is not None and found.event.key.fingerprint == command.key.fingerprint
-        if not (same and _same_personal(command.personal, found)):
+        if not same:
             return _OTHER_INPUT
+        if not _same_personal(command.personal, found):
+            return _OTHER_PERSONAL
         answers.append(Answer(found.event, found.row, replayed=found.event.id not in submission.attempted))
     return answers
 
