@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -83,8 +83,7 @@ class Sealer:
         if self._task is None:
             return
         await end(self._task)
-        with suppress(*CONNECTION_LOST):
-            await leases.give_up(self._database, LEASE, self._holder)
+        await leases.let_go(self._database, LEASE, self._holder)
 
     async def _work(self) -> None:
         while True:

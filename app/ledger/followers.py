@@ -51,7 +51,7 @@ class LeadLost(Exception):
 
 def is_of_the_event(error: Exception) -> bool:
     """Whether the event may be to blame, or what the follower makes of it, rather than its surroundings."""
-    return not isinstance(error, (LeadLost, Halt)) and not database_to_blame(error)
+    return not isinstance(error, (LeadLost, Halt, OSError)) and not database_to_blame(error)
 
 
 class Follower(ABC):
@@ -110,11 +110,13 @@ class Runner:
         try:
             if await self._lead() is not None:
                 await self._follower.stop()
-            await leases.give_up(self._database, self._lease_name, self._holder)
         except Exception as error:
-            if not database_to_blame(error):
-                raise
-            log.warning("follower %s ends without a word to the database: %s", self._follower.name, error)
+            # Whatever it was, the rest of the process is to end cleanly.
+            if database_to_blame(error):
+                log.warning("follower %s ends without the database: %s", self._follower.name, error)
+            else:
+                log.exception("follower %s could not stop as it should", self._follower.name)
+        await leases.let_go(self._database, self._lease_name, self._holder)
         await self._follower.close()
 
     @property

@@ -1,9 +1,15 @@
 """Leadership that survives pools and crashes: a lease row with a fencing token that grows with every holder."""
 
+import asyncio
+import logging
 from dataclasses import dataclass
 from datetime import timedelta
 
 from app.storage.database import Database, DatabaseRole, Driver, take_role
+
+log = logging.getLogger("escrowgrid.leases")
+
+LET_GO_SECONDS_MAX = 5.0
 
 # The database's clock judges, so that machines need not agree on the time.
 TAKE = """
@@ -61,6 +67,15 @@ async def give_up(database: Database, name: str, holder: str) -> None:
     async with database.pool(DatabaseRole.WRITER).acquire() as connection, connection.transaction():
         await take_role(connection, DatabaseRole.WRITER, ())
         await connection.execute(GIVE_UP, name, holder)
+
+
+async def let_go(database: Database, name: str, holder: str) -> None:
+    """The same at the end of a process: where that cannot be, the lease runs out by itself, and the rest ends too."""
+    try:
+        async with asyncio.timeout(LET_GO_SECONDS_MAX):
+            await give_up(database, name, holder)
+    except Exception as error:  # noqa: BLE001 - whatever it is: a process that stops cannot mend it
+        log.warning("%s is not given up, and runs out by itself: %s: %s", name, type(error).__name__, error)
 
 
 async def holds(connection: Driver, lease: Lease) -> bool:

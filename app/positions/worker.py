@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -78,8 +77,7 @@ class Clerk:
             return
         await end(self._task)
         await end(*self._under_way.values())
-        with suppress(*CONNECTION_LOST):
-            await leases.give_up(self._database, LEASE, self._name)
+        await leases.let_go(self._database, LEASE, self._name)
 
     async def _work(self) -> None:
         while True:

@@ -34,8 +34,8 @@ log = logging.getLogger("escrowgrid.storage")
 # Of a transaction of the ledger.
 STATEMENT_SECONDS_MAX = 15.0
 CONNECT_TIMEOUT_SECONDS = 10
+CLOSE_SECONDS_MAX = 10.0
 ANSWER_TIMEOUT_SECONDS = 3
-CLOSE_TIMEOUT_SECONDS = 10
 WRITER_CONNECTIONS_MAX = 4
 FEED_CONNECTIONS_MAX = 4
 # Statements that SQLAlchemy keeps as it spelled them, about 20 KB each: it lets half as many more come before it
@@ -147,9 +147,9 @@ class Database:
         """Close every connection; one that is still at work after a while is cut."""
         for pool in self._pools.values():
             try:
-                await asyncio.wait_for(pool.close(), timeout=CLOSE_TIMEOUT_SECONDS)
-            except TimeoutError:
-                log.warning("connections were still at work when they were closed")
+                await asyncio.wait_for(pool.close(), timeout=CLOSE_SECONDS_MAX)
+            except Exception as error:  # noqa: BLE001 - whatever it is: the others are to be closed, too
+                log.warning("connections are cut off: %s: %s", type(error).__name__, error)
                 pool.terminate()
         await self._engine.dispose()
 

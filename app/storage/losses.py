@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 from typing import TypeVar
 
 import asyncpg
@@ -31,6 +32,7 @@ CONNECTION_LOST = (
     # What the driver says when a connection ends just as it is told something.
     asyncpg.InternalClientError,
 )
+DRIVERS = frozenset({"asyncpg", "sqlalchemy"})
 # What the database says of the very values it was given: bad data, broken constraints, limits, its own triggers.
 CONTENT_TO_BLAME = frozenset({"22", "23", "54", "P0"})
 
@@ -47,6 +49,8 @@ def database_to_blame(error: BaseException) -> bool:
     """Whether the database is away or in trouble (slow, full, read-only …), rather than what it was given is bad."""
     if isinstance(error, ValueError):
         return False  # the driver could not even spell it
+    if isinstance(error, OSError) and not _by_the_driver(error):
+        return False  # files, and whoever else is asked over the network, have such errors, too
     if isinstance(error, (*CONNECTION_LOST, Overloaded, Unavailable)):
         return True
     if isinstance(error, DBAPIError) and is_lost(error):
@@ -54,6 +58,16 @@ def database_to_blame(error: BaseException) -> bool:
     told = error.orig if isinstance(error, DBAPIError) else error
     state = getattr(told, "sqlstate", None)
     return state is not None and state[:2] not in CONTENT_TO_BLAME
+
+
+def _by_the_driver(error: BaseException | None) -> bool:
+    """Whether it came up through the driver; a timeout that ended it there is told by its cause."""
+    while error is not None:
+        for frame, _line in walk_tb(error.__traceback__):
+            if str(frame.f_globals.get("__name__")).partition(".")[0] in DRIVERS:
+                return True
+        error = error.__cause__
+    return False
 
 
 @contextmanager

@@ -136,7 +136,11 @@ class Lane:
         left = list(self._under_way)
         await end(*left)
         for client in self._clients.values():
-            await client.aclose()
+            try:
+                await client.aclose()
+            except Exception:
+                # A connection that cannot even be closed keeps no delivery from being given back.
+                log.exception("a connection to endpoint %s could not be closed", self._address[1])
         if left:
             ids = [claimed.id for claimed in self._under_way.values()]
             # Where that is not possible the claims end by themselves.

@@ -299,3 +299,29 @@ async def test_what_was_parked_beyond_the_cursor_is_forgotten_when_a_lead_starts
     assert diary.taken == [3, 4, 5], "each once, in order"
     async with parts.services.database.pool(DatabaseRole.FEED).acquire() as driver:
         assert [one.global_sequence for one in await steering.parked(driver, "diary")] == [1]
+
+
+async def test_a_file_that_fails_is_not_the_databases_fault_and_parks_nothing(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = await factories.place(parts.services)
+    await factories.position(parts.services, place.asset)
+    diary, tries = Diary(), 0
+    take = diary.follow
+
+    async def follow(events: Sequence[Event], lease: Lease) -> None:
+        nonlocal tries
+        tries += 1
+        if tries <= 2:
+            raise FileNotFoundError("the folder is gone")
+        await take(events, lease)
+
+    monkeypatch.setattr(diary, "follow", follow)
+    running = runner(parts, diary)
+    await running.start()
+    await eventually(lambda: level(parts))
+    await running.close()
+    assert diary.taken == [1]
+    assert (await standing(parts)).parked == 0
+    assert "follower diary failed; it tries again" in caplog.text
+    assert "waits for the database" not in caplog.text

@@ -6,13 +6,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import asyncpg
+import httpx
+import pytest
 
 from app.context import Services
 from app.fittings import webhooks as follower_of
 from app.ledger.followers import Runner
 from app.main import Parts
 from app.positions.model import State
+from app.webhooks import courier
 from app.webhooks.model import JITTER, SCHEDULE
+from app.webhooks.sending import Sender
 from app.webhooks.worker import Webhooks
 from tests import factories
 from tests.conftest import Run, eventually
@@ -484,3 +488,34 @@ async def test_many_failing_endpoints_do_not_delay_a_good_one(
 
     await eventually(through, seconds=20)
     assert asyncio.get_running_loop().time() - began < 20
+
+
+async def test_a_connection_that_cannot_be_closed_keeps_no_delivery_from_being_given_back(
+    services: Services,
+    parts: Parts,
+    receiver: Receiver,
+    endpoint: Endpoint,
+    owner: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def hangs(*_args: object, **_options: object) -> None:
+        await asyncio.Event().wait()
+
+    async def breaks(*_args: object) -> None:
+        raise RuntimeError("its transport is gone")
+
+    monkeypatch.setattr(Sender, "post", hangs)
+    monkeypatch.setattr(httpx.AsyncClient, "aclose", breaks)
+    monkeypatch.setattr(courier, "DRAIN_SECONDS", 0.1)
+    place = await factories.place(services)
+    await endpoint(place, receiver.url)
+    await factories.position(services, place.asset)
+    claimed = "SELECT count(*) FROM webhook_deliveries WHERE claimed_until IS NOT NULL"
+
+    async def under_way() -> bool:
+        return bool(await owner.fetchval(claimed))
+
+    await eventually(under_way)
+    for running in parts.followers:
+        await running.close()
+    assert await owner.fetchval(claimed) == 0
