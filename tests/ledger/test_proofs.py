@@ -118,7 +118,52 @@ async def test_a_trigger_that_is_not_in_force_is_found(
     for change in (f"ALTER TABLE {table} ENABLE TRIGGER {trigger}", f"DROP TRIGGER {trigger} ON {table}"):
         await owner.execute(change)
         report = await verify(address.direct_url, BUILT_IN)
-        assert [(one.table, one.row) for one in report.findings] == [("guards", f"{table}.{trigger}")]
+        # A partition's goes with that of the whole table.
+        rows = [one.row for one in report.findings if not str(one.row).startswith("audit_events_")]
+        assert rows == [f"{table}.{trigger}"]
+
+
+OPEN = "CREATE TRIGGER append_only BEFORE {} ON ledger_events {} EXECUTE FUNCTION escrowgrid_refuse()"
+HOLLOW = {
+    "a function that lets everything pass": (
+        (
+            "CREATE OR REPLACE FUNCTION escrowgrid_refuse() RETURNS trigger LANGUAGE plpgsql "
+            "AS $$ BEGIN RETURN coalesce(NEW, OLD); END $$"
+        ),
+        "ledger_events.append_only",
+    ),
+    "a condition that never holds": (
+        OPEN.format("UPDATE OR DELETE", "WHEN (false)"),
+        "ledger_events.append_only",
+    ),
+    "another column alone": (OPEN.format("UPDATE OF id OR DELETE", ""), "ledger_events.append_only"),
+    "no changes, only deletions": (OPEN.format("DELETE", ""), "ledger_events.append_only"),
+    "a partition without its guard": (
+        "ALTER TABLE audit_events_default DISABLE TRIGGER append_only",
+        "audit_events_default.append_only",
+    ),
+    "a partition that may be emptied": (
+        "DROP TRIGGER never_truncated ON audit_events_default",
+        "audit_events_default.never_truncated",
+    ),
+    "a partition that everybody may see": (
+        "ALTER TABLE audit_events_default NO FORCE ROW LEVEL SECURITY",
+        "audit_events_default",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", HOLLOW)
+async def test_a_guard_that_is_there_by_name_alone_is_found(
+    address: Address, owner: asyncpg.Connection, how: str
+) -> None:
+    assert (await verify(address.direct_url, BUILT_IN)).is_clean
+    change, row = HOLLOW[how]
+    if change.startswith("CREATE TRIGGER"):
+        change = f"DROP TRIGGER append_only ON ledger_events; {change}; ALTER TABLE ledger_events ENABLE ALWAYS TRIGGER append_only"
+    await owner.execute(change)
+    report = await verify(address.direct_url, BUILT_IN)
+    assert row in {one.row for one in report.findings if one.table == "guards"}
 
 
 async def test_row_level_security_that_is_not_forced_is_found(
@@ -135,7 +180,7 @@ async def test_row_level_security_that_is_not_forced_is_found(
 
 
 async def test_verify_knows_every_guard_of_the_catalogue(owner: asyncpg.Connection) -> None:
-    there = {tuple(row) for row in await owner.fetch(guards.IN_FORCE)}
+    there = {tuple(row) for row in await owner.fetch(guards.IN_FORCE, guards.REFUSES)}
     partitions = {row[0] for row in await owner.fetch("SELECT relname FROM pg_class WHERE relispartition")}
     assert {pair for pair in there if pair[0] not in partitions} == set(guards.TRIGGERS)
     assert {row["relname"] for row in await owner.fetch(guards.FORCED)} - partitions == set(guards.SECURED)
