@@ -11,10 +11,11 @@ WAIT_SECONDS_MAX = 1.0
 PAUSE_SECONDS = 0.02
 
 # A writer reads the time under the head's lock: while nobody holds that, whatever comes is recorded later than now.
+# Before the head's own time nothing comes any more; at it more may, as after a clock was set back.
 # The clock is read first. `next_at` is when the first event behind those that were seen was recorded.
 LOOK = """
 WITH moment AS MATERIALIZED (SELECT clock_timestamp() AS now)
-SELECT m.now < $3 AS ahead, h.recorded_at >= $3 AS passed,
+SELECT m.now < $3 AS ahead, h.recorded_at > $3 AS passed,
        EXISTS (SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
                WHERE l.relation = 'ledger_head'::regclass AND l.granted
                AND l.mode IN ('RowShareLock', 'RowExclusiveLock')) AS writing,
