@@ -1,6 +1,7 @@
 """How uvicorn serves the application: sockets are let go one after the other before it shuts down."""
 
 import asyncio
+import ctypes
 import gc
 import logging
 import signal
@@ -25,6 +26,9 @@ KEEP_ALIVE_SECONDS = 75
 # When Python looks for rings of objects that nobody holds any more: after so many new objects, and the older ones after
 # so many such looks. Its own choice (700, 10, 10) is for scripts: a third of a mutation's CPU went into looking.
 COLLECTING = (20_000, 10, 10)
+# glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, in bytes: how much may be free at the end of the heap, and from what
+# size on a block is a mapping of its own, which is gone once it is freed.
+RETURNING = {-1: 4 * 2**20, -3: 128 * 2**10}
 
 
 class Server(uvicorn.Server):
@@ -116,10 +120,27 @@ def config(app: Any, settings: Settings, **options: Any) -> Config:
 
 
 def settle_memory() -> None:
-    """To be called once the application is made: what is there now stays, and is not looked through for garbage."""
+    """To be called once the application is made: what is there now stays, and is not looked through for garbage.
+
+    What comes later and goes is given back.
+    """
+    return_memory()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECTING)
+
+
+def return_memory() -> bool:
+    """Have free memory go back to the machine at once. False where the libc cannot be told so.
+
+    Left alone, glibc raises both thresholds with every large block that is freed, and keeps ever more for itself.
+    """
+    libc = ctypes.CDLL(None)
+    # musl and macOS have none.
+    if not hasattr(libc, "mallopt"):
+        return False
+    taken = [libc.mallopt(option, value) for option, value in RETURNING.items()]
+    return all(taken)
 
 
 def live_of(app: Any) -> Live | None:
