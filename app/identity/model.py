@@ -107,7 +107,9 @@ def _role(claims: Mapping[str, Json], rules: Rules) -> Role:
     words = {word for word in (said if isinstance(said, list) else [said]) if isinstance(word, str)}
     if rules.root_role is not None and rules.root_role in words:
         return Role.ROOT
-    roles = {Role[word.upper()] for word in words if word.upper() in Role.__members__} - {Role.ROOT}
+    # Of ASCII alone: the large letter of a dotless i is an I, too.
+    plain = {word.upper() for word in words if word.isascii()}
+    roles = {Role[word] for word in plain if word in Role.__members__} - {Role.ROOT}
     if len(roles) != 1:
         raise BadToken("it does not name one role of ours")
     return roles.pop()

@@ -85,6 +85,7 @@ BAD_CLAIMS: dict[str, Change] = {
     "a subject with NUL": lambda _: {"sub": "a\x00b"},
     "an unknown role": lambda _: {"role": "owner"},
     "no role": lambda _: {"role": None},
+    "a role in other letters that are written large alike": lambda _: {"role": "adm\u0131n"},
     "a role that is a number": lambda _: {"role": 1},
     "root": lambda _: {"role": "root"},
     "ROOT among others": lambda _: {"role": ["ROOT"]},
