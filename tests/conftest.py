@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
+import hypothesis
 import pytest
 from pydantic import SecretStr
 
@@ -25,6 +26,10 @@ from app.storage.database import Address, Database
 from app.storage.migrate import grant, migrate
 from app.storage.provide import with_database, with_login
 from tests.office import Office
+
+# A busy machine is slow; that is no error of what is tested.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 TEMPLATE = "escrowgrid_template"
 LOGIN = "escrowgrid_test"
