@@ -73,7 +73,8 @@ def _serve(
     app: Starlette, settings: Settings, interrupts: Interrupts, started: Callable[[], None] = lambda: None
 ) -> None:
     config = server.config(app, settings)
-    serving = server.Server(config, started)
+    # Asked once more when the server hears signals itself: making the loop imports, where one can be lost.
+    serving = server.Server(config, started, interrupts.check)
     server.settle_memory()
     interrupts.check()
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:

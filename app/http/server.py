@@ -34,13 +34,20 @@ RETURNING = {-1: 4 * 2**20, -3: 128 * 2**10}
 class Server(uvicorn.Server):
     """Drains live connections before uvicorn would close them all at once, without a word about resuming."""
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None] = lambda: None) -> None:
-        """`on_started` is called once it listens."""
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_started: Callable[[], None] = lambda: None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_started` is called once it listens; `check` before, when signals are its own, and may raise."""
         super().__init__(config)
         self._on_started = on_started
+        self._check = check
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
+        self._check()
         await super().startup(sockets)
         if self.started:
             self._on_started()

@@ -1,10 +1,16 @@
 """Ctrl-C while a server starts ends it, also where Python drops the exception that it raises."""
 
 import signal
+from contextlib import suppress
 
 import pytest
+from starlette.applications import Starlette
 
+from app import dev
+from app.http import server
 from app.interrupts import Interrupts
+from app.settings import Settings
+from tests.serving import free_port
 
 
 class Dropping:
@@ -29,3 +35,23 @@ def test_an_interrupt_that_python_drops_is_remembered() -> None:
 def test_an_interrupt_interrupts_at_once() -> None:
     with pytest.raises(KeyboardInterrupt), Interrupts():
         signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_that_is_lost_while_the_loop_is_made_ends_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between the last look and the server's own handling of signals; a server would run on that was told to end."""
+    monkeypatch.setattr(server, "settle_memory", lambda: None)
+
+    def listens() -> None:
+        raise AssertionError("it has begun to listen")
+
+    with Interrupts() as interrupts:
+
+        def made(_config: object) -> None:
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+
+        monkeypatch.setattr(server.Config, "get_loop_factory", made)
+        with pytest.raises(KeyboardInterrupt):
+            dev._serve(Starlette(), Settings(port=free_port()), interrupts, listens)

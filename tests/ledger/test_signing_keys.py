@@ -81,9 +81,10 @@ async def test_what_a_former_key_signed_holds_when_it_is_named_and_only_until_it
     # Whoever found the former key signs with it what comes later, and says that it was earlier.
     await signed(settings, address, SEEDS[0], tmp_path)
     report = await judged(3600)
-    assert [one.message for one in report.findings if one.table == "checkpoints"] == [
+    # One at its end; one more where it was slow to lead, and something was there to sign when it did.
+    assert {one.message for one in report.findings if one.table == "checkpoints"} == {
         "a former key signed it after the one in force had"
-    ]
+    }
 
 
 @pytest.mark.parametrize(
