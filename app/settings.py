@@ -91,6 +91,7 @@ class Settings(ChainSettings, KeySettings):
     )
 
     body_bytes_max: int = Field(1_048_576, ge=1024, description="largest HTTP body")
+    header_bytes_max: int = Field(65_536, ge=1024, description="largest header of a request, URL and all")
     request_seconds_max: float = Field(30.0, gt=0, description="time for a header, then for a body")
     frame_bytes_max: int = Field(262_144, ge=1024, description="largest WebSocket frame")
     depth_max: int = Field(12, ge=3, description="deepest selection of a document")

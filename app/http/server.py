@@ -107,6 +107,7 @@ def config(app: Any, settings: Settings, **options: Any) -> Config:
     return Config(
         app,
         request_seconds_max=settings.request_seconds_max,
+        header_bytes_max=settings.header_bytes_max,
         **{
             "host": settings.host,
             "port": settings.port,

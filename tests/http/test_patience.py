@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -133,3 +133,91 @@ async def test_many_that_say_nothing_are_all_let_go(site: Site) -> None:
     for _, writer in made:
         writer.close()
     await eventually(lambda: all(reader.at_eof() for reader, _ in made))
+
+
+CHUNKED = b"transfer-encoding: chunked\r\nconnection: close\r\n"
+ASKING = b'{"query":"{viewer{id}}"}'
+CHUNK = b"%x\r\n%b\r\n0\r\n" % (len(ASKING), ASKING)
+
+
+async def told(site: Site, *sent: bytes) -> bytes:
+    """What is said until the connection ends, well before its time is over."""
+    async with raw(site) as (reader, writer):
+        with suppress(ConnectionError):
+            for part in sent:
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        said = b""
+        with suppress(ConnectionError):
+            while part := await asyncio.wait_for(reader.read(65_536), LATE):
+                said += part
+        return said
+
+
+@pytest.fixture
+def patient(overrides: dict[str, Any]) -> None:
+    """Nothing ends because of the time."""
+    overrides["request_seconds_max"] = 60.0
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"GET /ready HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 70_000 + b"\r\n\r\n",
+        b"GET /ready HTTP/1.1\r\nhost: x\r\n" + b"x: y\r\n" * 20_000 + b"\r\n",
+        b"GET /ready?" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /ready HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 70_000,
+        UPGRADE + b"x: " + b"a" * 70_000 + b"\r\n\r\n",
+    ],
+    ids=["one line", "many lines", "a URL", "a line without end", "a handshake"],
+)
+async def test_a_header_that_is_too_large_is_refused_at_once(site: Site, header: bytes) -> None:
+    assert (await told(site, header)).startswith(b"HTTP/1.1 431 ")
+    assert (await told(site, header[:30_000], header[30_000:])).startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_header_as_large_as_may_be_is_read(site: Site) -> None:
+    header = b"GET /ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx: " + b"a" * 65_000 + b"\r\n\r\n"
+    assert (await told(site, header)).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("apart", [False, True], ids=["at once", "later"])
+async def test_what_follows_a_body_is_no_header(site: Site, apart: bool) -> None:
+    head = POST + CHUNKED + b"\r\n"
+    sent = [head, CHUNK + KEY + b"\r\n"] if apart else [head + CHUNK + KEY + b"\r\n"]
+    assert (await told(site, *sent)).startswith(b"HTTP/1.1 401 ")
+    keyed = POST + KEY + CHUNKED + b"\r\n" + CHUNK + b"x-more: y\r\n\r\n"
+    assert (await told(site, keyed)).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    "around",
+    [CHUNK + b"x: " + b"a" * 10_000_000, b"%x;" % len(ASKING) + b"a" * 10_000_000],
+    ids=["a trailer", "an extension"],
+)
+async def test_what_comes_around_a_body_is_bounded(site: Site, around: bytes) -> None:
+    assert not await told(site, POST + KEY + CHUNKED + b"\r\n" + around)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_body_in_small_chunks_and_further_requests_are_read(site: Site) -> None:
+    chunks = b"".join(b"1\r\n%c\r\n" % letter for letter in ASKING + b" " * 100_000) + b"0\r\n\r\n"
+    request = POST + KEY + b"transfer-encoding: chunked\r\n\r\n" + chunks
+    last = READY.replace(b"host: x", b"host: x\r\nconnection: close")
+    assert (await told(site, request * 3 + last)).count(b"HTTP/1.1 200 ") == 4
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    "more",
+    [b"content-length: 3\r\n\r\nabc", b"x: y\r\n" * 200 + b"\r\n", b"x: " + b"a" * 9_000 + b"\r\n\r\n"],
+    ids=["a body", "many lines", "a long line"],
+)
+async def test_a_handshake_that_is_not_understood_is_refused_at_once(site: Site, more: bytes) -> None:
+    protocol = b"sec-websocket-protocol: graphql-transport-ws\r\n"
+    assert (await told(site, UPGRADE + protocol + more)).startswith(b"HTTP/1.1 400 ")
