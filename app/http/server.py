@@ -31,6 +31,17 @@ COLLECTING = (20_000, 10, 10)
 RETURNING = {-1: 4 * 2**20, -3: 128 * 2**10}
 
 
+def _plainly(record: logging.LogRecord) -> bool:
+    """A client's bad frame is told in a line: its bytes are no fault of ours, and come as often as it likes."""
+    if str(record.msg).startswith("Invalid UTF-8 sequence"):
+        record.exc_info = None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
+
+
+logging.getLogger("uvicorn.error").addFilter(_plainly)
+
+
 class Server(uvicorn.Server):
     """Drains live connections before uvicorn would close them all at once, without a word about resuming."""
 

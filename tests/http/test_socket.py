@@ -518,3 +518,15 @@ async def test_a_socket_that_never_takes_anything_again_is_dropped(
     assert len(site.closed) == 1
     socket_.transport.abort()
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_a_text_frame_that_is_no_utf_8_closes_the_socket_and_is_a_line_of_the_log(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connect(site.sockets_url, subprotocols=[PROTOCOL], proxy=None) as socket_:
+        await socket_.send(b"\xff\xfe", text=True)
+        with pytest.raises(ConnectionClosed):
+            await socket_.recv()
+        assert socket_.close_code == 1007
+    said = [record for record in caplog.records if "UTF-8" in record.getMessage()]
+    assert [(record.levelno, record.exc_info) for record in said] == [(logging.WARNING, None)]
