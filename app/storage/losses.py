@@ -20,6 +20,12 @@ UNDONE = "the database went away in the middle; nothing was done, try again shor
 IN_DOUBT = (
     "the database went away while this was committed: look whether it was done before you send it again"
 )
+TOO_SLOW = (
+    "the database took longer over this than a statement may (statement_timeout_seconds); nothing was done: ask for "
+    "less at once, such as a smaller page or no totalCount, or try again later"
+)
+# A statement that was ended, and whatever comes after it in the same transaction.
+ENDED = frozenset({"57014", "25P02"})
 # What a broken or refused connection raises: nothing was done, another connection may do.
 CONNECTION_LOST = (
     OSError,
@@ -55,8 +61,7 @@ def database_to_blame(error: BaseException) -> bool:
         return True
     if isinstance(error, DBAPIError) and is_lost(error):
         return True
-    told = error.orig if isinstance(error, DBAPIError) else error
-    state = getattr(told, "sqlstate", None)
+    state = _state(error)
     return state is not None and state[:2] not in CONTENT_TO_BLAME
 
 
@@ -72,14 +77,21 @@ def _by_the_driver(error: BaseException | None) -> bool:
 
 @contextmanager
 def telling_loss(words: str) -> Iterator[None]:
-    """A connection that is lost inside is `Unavailable`, in those words."""
+    """A connection that is lost inside is `Unavailable`, in those words; a statement that is too slow, `Overloaded`."""
     try:
         yield
-    except (*CONNECTION_LOST, DBAPIError) as error:
+    except (*CONNECTION_LOST, DBAPIError, asyncpg.QueryCanceledError) as error:
+        if words == UNDONE and _state(error) in ENDED:
+            log.warning("a statement took too long, or came after one that did: %s", _state(error))
+            raise Overloaded(TOO_SLOW) from error
         if isinstance(error, DBAPIError) and not is_lost(error):
             raise
         log.warning("database connection lost in the middle: %s", type(error).__name__)
         raise Unavailable(words) from error
+
+
+def _state(error: BaseException) -> str | None:
+    return getattr(error.orig if isinstance(error, DBAPIError) else error, "sqlstate", None)
 
 
 T = TypeVar("T")

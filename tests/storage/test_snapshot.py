@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.context import Context, Request, Services
 from app.engine.masking import Schema
+from app.errors import Overloaded
 from app.principal import Principal, root
 from app.storage.snapshot import OverError, Snapshot
 from tests import factories
@@ -250,3 +251,29 @@ async def _read(snapshot: Snapshot) -> AsyncIterator[None]:
     async with snapshot.connection() as connection:
         await connection.execute(text("SELECT 1"))
         yield
+
+
+SLOW = "SELECT pg_sleep(5)"
+
+
+@pytest.mark.parametrize("kind", ["reading", "writing"])
+async def test_a_transaction_whose_statement_takes_too_long_says_so(services: Services, kind: str) -> None:
+
+    async def slow() -> None:
+        async with getattr(services.database, kind)("inst_1") as connection:
+            await connection.execute(text("SET LOCAL statement_timeout = 50"))
+            await connection.execute(text(SLOW))
+
+    with pytest.raises(Overloaded, match="statement_timeout_seconds"):
+        await slow()
+
+
+async def test_fields_beside_one_that_takes_too_long_say_so_too(services: Services) -> None:
+    snapshot = Snapshot(lambda: services.database.reading("inst_1"))
+    async with snapshot.connection() as connection:
+        await connection.execute(text("SET LOCAL statement_timeout = 50"))
+    for statement in (SLOW, "SELECT 1"):
+        with pytest.raises(Overloaded):
+            async with snapshot.connection() as connection:
+                await connection.execute(text(statement))
+    await snapshot.end()
