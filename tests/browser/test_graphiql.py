@@ -17,6 +17,7 @@ from graphql import OperationType, get_operation_ast, parse
 from playwright.async_api import Browser, Page, WebSocket, async_playwright, expect
 
 import app.http.graphiql
+from tests.serving import Bookkeeper
 
 pytestmark = pytest.mark.browser
 
@@ -388,3 +389,70 @@ async def test_on_a_phone_the_question_stands_above_its_answer(
     assert min(question["width"], answer["width"]) > 250
     assert answer["height"] > 150
     assert answer["y"] + answer["height"] <= 844
+
+
+@pytest.mark.parametrize(
+    ("document", "rows"),
+    [
+        ("query One { viewer { label role scopes } }", "1 row"),
+        ("query Two { one: viewer { label } other: viewer { role } }", "2 rows"),
+        ("query Within { institutions { edges { node { id regions } } } viewer { label } }", "1 row"),
+        ('query None { position(id: "pos_0") { id events { edges { node { id } } } } }', "0 rows"),
+    ],
+)
+async def test_a_thing_is_one_row(
+    visit: Visit,
+    server_url: str,
+    root_key: str,
+    record_event: Callable[[], Awaitable[object]],
+    document: str,
+    rows: str,
+) -> None:
+    await record_event()
+    await visit.open(server_url)
+    await visit.enter_key(root_key)
+    await visit.is_told("Connected as")
+    await visit.run(document)
+    await expect(visit.page.locator(".results-bar output")).to_have_text(rows)
+
+
+async def test_a_thing_with_a_list_is_one_row_and_a_list_alone_is_as_many_as_it_has(
+    visit: Visit, server_url: str, root_key: str, bookkeeper: Bookkeeper
+) -> None:
+    position = await asyncio.to_thread(bookkeeper.open)
+    await asyncio.to_thread(bookkeeper.fund, position)
+    await visit.open(server_url)
+    await visit.enter_key(root_key)
+    await visit.is_told("Connected as")
+    events = "events { edges { node { sequence } } }"
+    told = visit.page.locator(".results-bar output")
+    await visit.run(f'query Thing {{ position(id: "{position}") {{ id {events} }} }}')
+    await expect(told).to_have_text("1 row")
+    await visit.run(f'query List {{ position(id: "{position}") {{ {events} }} }}')
+    await expect(told).to_have_text("2 rows")
+
+
+async def test_an_example_is_about_something_that_exists(
+    visit: Visit, server_url: str, root_key: str, record_event: Callable[[], Awaitable[str]]
+) -> None:
+    position = await record_event()
+    await visit.open(server_url)
+    await visit.enter_key(root_key)
+    await visit.is_told("Connected as")
+    await visit.page.get_by_role("button", name="Examples").click()
+    await visit.page.get_by_role("menuitem", name="how do I fund a position?").click()
+    await expect(visit.page.locator(".graphiql-tab")).to_have_count(2)
+    variables = json.loads(await visit.page.evaluate(MODEL, "variables.json"))
+    assert variables["input"]["id"] == position
+    await visit.press_play()
+    response = await visit.shown(lambda response: "data" in response)
+    assert response["data"]["fundPosition"]["position"]["state"] == "FUNDED"
+
+
+async def test_without_a_key_an_example_says_where_an_id_belongs(visit: Visit, server_url: str) -> None:
+    await visit.open(server_url)
+    await visit.page.get_by_role("button", name="Examples").click()
+    await visit.page.get_by_role("menuitem", name="how do I fund a position?").click()
+    await expect(visit.page.locator(".graphiql-tab")).to_have_count(2)
+    variables = json.loads(await visit.page.evaluate(MODEL, "variables.json"))
+    assert variables["input"]["id"] == "pos_…"

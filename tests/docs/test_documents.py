@@ -1,7 +1,9 @@
 """Every GraphQL document that is handed out fits the schema, and the saved operations do what they say."""
 
 import asyncio
+import functools
 import json
+import operator
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -31,8 +33,8 @@ IN_SCRIPTS = {
     ".sh": re.compile(r"<<'GRAPHQL'[^\n]*\n(.*?)\nGRAPHQL", re.DOTALL),
     ".ipynb": re.compile(r'[A-Z]+ = """(.*?)"""', re.DOTALL),
 }
-# A variable that somebody has to fill in: the prefix of an id, and an ellipsis for the rest of it.
-GAP = re.compile(r"([a-z]+)_…")
+# A variable that the page fills in from what the operation's `find` is answered with; after the bar, when there is none.
+GAP = re.compile(r"\$([\w.]+)\|(.*)")
 # A day that the page fills in: today, today+7 and the like.
 DAY = re.compile(r"today([+-]\d+)?")
 # Nothing happened yesterday in a demo that began just now.
@@ -52,6 +54,8 @@ def documents() -> Iterator[tuple[str, str]]:
                 yield f"{place(file)}-{file.name}-{name}", text
     for operation in OPERATIONS:
         yield operation["name"], operation["document"]
+        if "find" in operation:
+            yield f"{operation['name']}-find", operation["find"]
     for block in blocks(ROOT / "README.md"):
         for number, text in enumerate(_in_block(block.language, block.text)):
             yield f"README-{block.line}-{number}", text
@@ -114,33 +118,30 @@ STREAMS = [name for name, o in QUESTIONS.items() if kind_of(o) is OperationType.
 
 @pytest.fixture(scope="module")
 def filled(server: Server, books: Bookkeeper) -> dict[str, dict[str, Any]]:
-    """The answers to all queries and mutations in their order, each filled in from those before it."""
-    known = demo_ids(server)
-    answers = {}
-    for name in CALLS:
-        answered = server.post(
-            QUESTIONS[name]["document"], fill(QUESTIONS[name]["variables"], known), name=name
-        )
-        answers[name] = answered
-        if name == "OpenPosition":
-            known["pos"] = answered["data"]["createPosition"]["position"]["id"]
-    return answers
+    """The answers to all queries and mutations in their order, each filled in as the page does it."""
+    return {
+        name: server.post(QUESTIONS[name]["document"], variables(server, QUESTIONS[name]), name=name)
+        for name in CALLS
+    }
 
 
-def demo_ids(server: Server) -> dict[str, str]:
-    """The asset that the comment of OpenPosition speaks of, and whose it is."""
-    asked = '{ assets(where: {label: {eq: "Pier 9 lofts"}}) { edges { node { id institutionId } } } }'
-    found = server.ask(asked)["assets"]["edges"][0]["node"]
-    return {"ast": found["id"], "inst": found["institutionId"]}
+def variables(server: Server, operation: dict[str, Any]) -> dict[str, Any]:
+    """The variables of a saved operation, filled in from the first thing that it finds."""
+    found: Any = None
+    if "find" in operation:
+        (connection,) = server.ask(operation["find"]).values()
+        found = connection["edges"][0]["node"]
+    given: dict[str, Any] = fill(operation["variables"], found)
+    return given
 
 
-def fill(value: Any, known: dict[str, str]) -> Any:
-    """The variables with ids where they have gaps."""
+def fill(value: Any, found: Any) -> Any:
+    """The variables with days, and with what was found."""
     match value:
         case dict():
-            return {name: fill(item, known) for name, item in value.items()}
+            return {name: fill(item, found) for name, item in value.items()}
         case str() if gap := GAP.fullmatch(value):
-            return known[gap[1]]
+            return functools.reduce(operator.getitem, gap[1].split("."), found)
         case str() if day := DAY.fullmatch(value):
             return (datetime.now(UTC) + timedelta(days=int(day[1] or 0))).isoformat()
     return value
@@ -170,7 +171,8 @@ def test_saved_operations_are_a_short_lesson_that_begins_without_variables() -> 
     assert 10 <= len(OPERATIONS) <= 16
     assert OPERATIONS[0]["variables"] == {}
     for operation in OPERATIONS:
-        assert set(operation) == {"name", "group", "question", "document", "variables"}
+        assert set(operation) - {"find"} == {"name", "group", "question", "document", "variables"}
+        assert "…" not in json.dumps(operation["variables"], ensure_ascii=False) or operation.get("find")
         assert operation["question"].endswith("?")
     groups = [operation["group"] for operation in OPERATIONS]
     assert groups == sorted(groups, key=groups.index), "each group's questions stand together"
@@ -198,18 +200,15 @@ def test_a_saved_operation_is_answered_on_the_demo(filled: dict[str, dict[str, A
 
 
 @pytest.mark.parametrize("name", STREAMS)
-async def test_a_saved_subscription_begins(
-    server: Server, books: Bookkeeper, filled: dict[str, dict[str, Any]], name: str
-) -> None:
-    known = {"pos": filled["OpenPosition"]["data"]["createPosition"]["position"]["id"]}
-    variables = fill(QUESTIONS[name]["variables"], known)
-    first = await first_message(server, QUESTIONS[name]["document"], variables, books)
+async def test_a_saved_subscription_begins(server: Server, books: Bookkeeper, name: str) -> None:
+    given = variables(server, QUESTIONS[name])
+    first = await first_message(server, QUESTIONS[name]["document"], given, books)
     assert first["type"] == "next", first
     assert "errors" not in first["payload"], first
 
 
 async def first_message(
-    server: Server, document: str, variables: dict[str, Any], books: Bookkeeper
+    server: Server, document: str, given: dict[str, Any], books: Bookkeeper
 ) -> dict[str, Any]:
     """What a subscription tells first; something happens soon after it began."""
     protocol = Subprotocol("graphql-transport-ws")
@@ -220,7 +219,7 @@ async def first_message(
         key = {"authorization": f"Bearer {server.root_key}"}
         await socket.send(json.dumps({"type": "connection_init", "payload": key}))
         assert json.loads(await socket.recv())["type"] == "connection_ack"
-        asked = {"query": document, "variables": variables}
+        asked = {"query": document, "variables": given}
         await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": asked}))
         await asyncio.sleep(0.3)
         await asyncio.to_thread(books.open)

@@ -1,10 +1,12 @@
 import { ChevronDownIcon, DropdownMenu, useGraphiQL, useGraphiQLActions } from "@graphiql/react";
+import { useRef } from "react";
+import { filled } from "./filling.js";
 
 /**
  * The saved operations by what they are about, in the order given. One opens in a tab of its own, or takes the place of
- * another that nobody has changed; `onOpen` is told.
+ * another that nobody has changed; `onOpen` is told. `ask` puts a query to the server, for what an example is about.
  */
-export function Examples({ operations, onOpen }) {
+export function Examples({ operations, ask, onOpen }) {
   const groups = new Map(operations.map(({ group }) => [group, []]));
   for (const operation of operations) groups.get(operation.group).push(operation);
 
@@ -15,10 +17,15 @@ export function Examples({ operations, onOpen }) {
     responseEditor: state.responseEditor,
   }));
 
-  function open(operation) {
-    const [query, values] = textOf(operation);
+  const opened = useRef(["", ""]);
+
+  async function open(operation) {
+    const variables = await filled(operation, ask);
+    const values = Object.keys(variables).length > 0 ? JSON.stringify(variables, null, 2) : "";
+    const query = operation.document;
     stop(); // a running subscription would go on writing into the tab
     if (!isUnchanged()) addTab();
+    opened.current = [query, values];
     queryEditor.setValue(query);
     variableEditor.setValue(values);
     responseEditor?.setValue("");
@@ -26,9 +33,11 @@ export function Examples({ operations, onOpen }) {
     onOpen();
   }
 
+  /** Whether an example stands there as it was opened, before a reload too, if it has no variables. */
   function isUnchanged() {
-    const shown = [queryEditor.getValue(), variableEditor.getValue()];
-    return operations.some((one) => textOf(one).every((text, index) => text.trim() === shown[index].trim()));
+    const [query, values] = [queryEditor.getValue(), variableEditor.getValue()].map((text) => text.trim());
+    const isAsOpened = query === opened.current[0].trim() && values === opened.current[1].trim();
+    return (query && isAsOpened) || (!values && operations.some((one) => one.document.trim() === query));
   }
 
   if (operations.length === 0) return null;
@@ -51,23 +60,4 @@ export function Examples({ operations, onOpen }) {
       </DropdownMenu.Content>
     </DropdownMenu>
   );
-}
-
-/** What stands in the two editors. */
-function textOf({ document, variables }) {
-  const values = Object.keys(variables ?? {}).length > 0 ? JSON.stringify(filled(variables), null, 2) : "";
-  return [document.endsWith("\n") ? document : `${document}\n`, values];
-}
-
-/** Variables with the days that they speak of: `today`, `today+7` and the like become instants. */
-function filled(variables) {
-  const today = new Date();
-  today.setHours(0, 0, 0, 0);
-  return JSON.parse(JSON.stringify(variables), (_, value) => {
-    const days = /^today([+-]\d+)?$/.exec(value);
-    if (!days) return value;
-    const day = new Date(today);
-    day.setDate(day.getDate() + Number(days[1] ?? 0));
-    return day.toISOString();
-  });
 }

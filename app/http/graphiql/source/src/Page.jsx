@@ -48,7 +48,7 @@ export function Page({ offeredKeys, operations }) {
             <a className="bar-name" href="/">
               Escrowgrid
             </a>
-            <Examples operations={operations} onOpen={() => setShown(NOTHING)} />
+            <Examples operations={operations} ask={link.ask} onOpen={() => setShown(NOTHING)} />
             <KeyBar
               entry={entry}
               offered={offeredKeys}

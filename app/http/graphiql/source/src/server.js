@@ -41,6 +41,7 @@ export function connect(key, listeners) {
 
   return {
     fetcher: (request) => (isSubscription(request) ? listen(socket, request, onStream) : ask(request)),
+    ask,
     viewer: () => ask({ query: VIEWER }),
     close() {
       isOpen = false;

@@ -1,21 +1,39 @@
-// Answers as tables: the longest list of an answer has the rows; what is nested in a row becomes columns.
+// Answers as tables: a thing is a row, and what is nested in it becomes columns; a list is as many rows as it has things.
 
 const CELL_CHARS_MAX = 32_767; // more than that no spreadsheet takes
 
 /** The rows of an answer's data, each a flat object; of several lists, the longest one's. */
 export function rowsOf(data) {
-  const lists = Object.values(data ?? {}).map(listOf).filter(Boolean);
-  const [longest] = lists.sort((one, other) => other.length - one.length);
-  return (longest ?? [data]).filter(isThing).map((row) => flat(row));
+  const parts = Object.entries(data ?? {}).filter(([, value]) => value !== null);
+  const lists = parts.map(([name, value]) => [name, listIn(value)]).filter(([, list]) => list);
+  const [longest] = lists.sort(([, one], [, other]) => other.length - one.length);
+  if (longest) return longest[1].filter((item) => item !== null).map((item) => rowOf(longest[0], item));
+  return parts.filter(([, value]) => !isRefused(value)).map(([name, value]) => rowOf(name, value));
+}
+
+function rowOf(name, value) {
+  return isThing(value) ? flat(value) : { [name]: text(value) };
+}
+
+/** What is a list, or a thing of which nothing was asked but a list, such as position { events { … } }. */
+function listIn(value) {
+  const list = listOf(value);
+  if (list || !isThing(value)) return list;
+  const asked = Object.entries(value).filter(([name]) => name !== "userErrors");
+  const within = asked.length === 1 ? listIn(asked[0][1]) : null;
+  return within?.every(isThing) ? within : null;
 }
 
 /** A list as GraphQL tells it: plain, or as a connection. */
 function listOf(value) {
   if (Array.isArray(value)) return value;
-  if (!isThing(value)) return null;
-  if (Array.isArray(value.edges)) return value.edges.map((edge) => edge.node ?? edge);
-  // A list one level down, such as position { events { … } }.
-  return Object.values(value).map(listOf).find(Boolean) ?? null;
+  return Array.isArray(value?.edges) ? value.edges.map((edge) => edge?.node ?? edge) : null;
+}
+
+/** Whether a mutation brought nothing but its reasons, which are told elsewhere. */
+function isRefused(value) {
+  if (!Array.isArray(value?.userErrors)) return false;
+  return Object.entries(value).every(([name, part]) => name === "userErrors" || part === null);
 }
 
 /** The row that a message of a stream has; null for a heartbeat. */
@@ -28,6 +46,7 @@ export function rowOfMessage(data) {
 
 function flat(value, path = [], row = {}) {
   for (const [name, part] of Object.entries(value)) {
+    if (name === "userErrors") continue;
     const place = name === "node" ? path : [...path, name];
     if (isThing(part) && !Array.isArray(part.edges)) flat(part, place, row);
     else row[place.join(".") || name] = text(part);
