@@ -2,6 +2,8 @@ import "./styles/fonts.css";
 import "./styles/theme.css";
 import "./styles/frame.css";
 import "./styles/pieces.css";
+import "./styles/forms.css";
+import "./styles/tables.css";
 import "./styles/screens.css";
 import { createRoot } from "react-dom/client";
 import { App } from "./App";

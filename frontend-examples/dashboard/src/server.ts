@@ -27,6 +27,14 @@ export function words(error: CombinedError): string {
   return (error.graphQLErrors.map(({ message }) => message).join(" ") || error.message).replaceAll("`", "");
 }
 
+const MISFIT = /^Variable '\$input' has invalid value at \.([\w.]+): (?:not a \w+: )?(.*)$/s;
+
+/** What of an input was not even of its type, as refusals: the API tells that as errors, before a mutation is run. */
+export function misfits(error: CombinedError): { code: string; message: string; field: string | null }[] {
+  const found = error.graphQLErrors.map(({ message }) => MISFIT.exec(message));
+  return found.flatMap((parts) => (parts ? [{ code: "BAD_USER_INPUT", field: parts[1]!, message: parts[2]! }] : []));
+}
+
 export function connect(key: string, onRefused: (why: string) => void): Link {
   const credentials = { authorization: `Bearer ${key}` };
   const client = new Client({

@@ -2,7 +2,8 @@ import { useMemo, useRef, useState } from "react";
 import { useClient, useQuery } from "urql";
 import { useAgain } from "../again";
 import { CreateKeyDocument, type CreateApiKeyInput, KeysDocument, type KeysQuery, RevokeKeyDocument, RotateKeyDocument } from "../generated";
-import { type Answer, Choice, Field, Form, InstitutionField } from "../pieces/Form";
+import { type Answer, Choice, Field, Form, InstitutionField, unanswered } from "../pieces/Form";
+import { Table } from "../pieces/Table";
 import { words } from "../server";
 import { useScope, useSession } from "../session";
 import { day, moment } from "../time";
@@ -10,9 +11,12 @@ import { plain } from "../words";
 
 type Key = KeysQuery["apiKeys"]["edges"][number]["node"];
 
+const COLUMNS = ["Label", "Institution", "Role", "Begins with", "Last used", "Standing", "Actions"].map((name) => ({ name }));
+const DAY_MS = 86_400_000;
+
 /** Who may ask. A secret is told once, when it is made. */
 export function Keys() {
-  const { institution } = useSession();
+  const { viewer, institution } = useSession();
   const scope = useScope();
   const client = useClient();
   const [{ data, error }, ask] = useQuery({
@@ -44,39 +48,38 @@ export function Keys() {
       <p role="alert" className="refusal">
         {trouble || (error && words(error))}
       </p>
-      <div className="wide-table" tabIndex={0} role="group" aria-label="Keys">
-        <table>
-          <thead>
-            <tr>
-              {["Label", "Institution", "Role", "Begins with", "Last used", "Standing"].map((name) => (
-                <th key={name} scope="col">
-                  {name}
-                </th>
-              ))}
-              <td />
-            </tr>
-          </thead>
-          <tbody>
-            {data?.apiKeys.edges.map(({ node }) => (
-              <tr key={node.id} data-key={node.id}>
-                <th scope="row">{node.label}</th>
-                <td>{node.institution?.name}</td>
-                <td>{plain(node.role)}</td>
-                <td>
-                  <code>{node.prefix}</code>
-                </td>
-                <td>{node.lastUsedAt ? moment(node.lastUsedAt) : "never"}</td>
-                <td>{standing(node)}</td>
-                <td>{!node.revokedAt && <Acts node={node} onRotate={rotate} onRevoke={revoke} />}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
-      {data?.apiKeys.edges.length === 0 && <p className="nothing">There are no keys yet.</p>}
+      <Table
+        label="Keys"
+        columns={COLUMNS}
+        rows={(data?.apiKeys.edges ?? []).map(({ node }) => ({
+          key: node.id,
+          cells: [
+            node.label,
+            node.institution?.name,
+            plain(node.role),
+            <code>{node.prefix}</code>,
+            node.lastUsedAt ? moment(node.lastUsedAt) : "never",
+            standing(node),
+            !node.revokedAt && <Acts node={node} onRotate={rotate} onRevoke={revoke} />,
+          ],
+        }))}
+      />
+      {data?.apiKeys.edges.length === 0 && <None />}
+      {viewer.id === "root" && (
+        <p className="note">
+          The root key, which you use, belongs to no institution: it is set where the server runs, and is not in this list.
+        </p>
+      )}
       <NewKey onMade={setTold} onLook={look} />
     </>
   );
+}
+
+/** The keys of institutions are listed; whether there are none at all depends on whom the page is about. */
+function None() {
+  const { viewer, institutions, institution } = useSession();
+  const chosen = institutions.find(({ id }) => id === institution) ?? viewer.institution;
+  return <p className="nothing">{chosen ? `${chosen.name} has no keys yet.` : "No institution has a key yet."}</p>;
 }
 
 function standing({ revokedAt, expiresAt }: Key): string {
@@ -150,11 +153,15 @@ interface NewKeyProps {
 function NewKey({ onMade, onLook }: NewKeyProps) {
   const client = useClient();
 
-  async function send({ label, role, institutionId, expires }: Record<string, string>): Promise<Answer> {
-    const expiresAt = expires ? new Date(Date.now() + Number(expires) * 86_400_000).toISOString() : undefined;
+  async function send({ label, role, institutionId, expiresAt: days }: Record<string, string>): Promise<Answer> {
+    if (days && !/^[1-9]\d{0,4}$/.test(days)) {
+      const message = "this takes a whole number of days, such as 90";
+      return { refused: [{ code: "VALIDATION_FAILED", message, field: "expiresAt" }] };
+    }
+    const expiresAt = days ? new Date(Date.now() + Number(days) * DAY_MS).toISOString() : undefined;
     const input = { label, role, expiresAt, institutionId } as CreateApiKeyInput;
     const { data, error } = await client.mutation(CreateKeyDocument, { input }).toPromise();
-    if (!data) return { trouble: error ? words(error) : "" };
+    if (!data) return unanswered(error);
     const { apiKey, secret, userErrors } = data.createApiKey;
     if (userErrors.length) return { refused: userErrors };
     if (apiKey && secret) onMade({ label: apiKey.label, secret });
@@ -166,9 +173,14 @@ function NewKey({ onMade, onLook }: NewKeyProps) {
   return (
     <Form title="New key" action="Make key" onSend={send}>
       <InstitutionField />
-      <Field name="label" label="Label" note="Whose it is, or what for" required />
-      <Choice name="role" label="Role" options={roles} />
-      <Field name="expires" label="Days until it expires (optional)" inputMode="numeric" />
+      <Field name="label" label="Label" note="Whose it is, or what for: up to 255 characters" required />
+      <Choice name="role" label="Role" note="Admins do everything, operators move positions, the others read; auditors the audit, too" options={roles} />
+      <Field
+        name="expiresAt"
+        label="Days until it expires"
+        note="A whole number, such as 90; as long as the server lets it when left empty"
+        inputMode="numeric"
+      />
     </Form>
   );
 }
