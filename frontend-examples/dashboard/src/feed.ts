@@ -59,6 +59,8 @@ export class Feed {
   private listeners = new Set<() => void>();
   private ended = false;
   private last = 0;
+  /** How often it came back: an answer to an earlier return says nothing of this one. */
+  private returns = 0;
   private socket;
 
   constructor(private link: Link, onRefused: (why: string) => void) {
@@ -155,6 +157,12 @@ export class Feed {
   private lost(): void {
     if (this.ended || this.state.standing !== "live") return;
     this.flush();
+    const open = this.state.gaps.find(({ through }) => through === null);
+    if (open) {
+      // It was back too short a time to ask how far the ledger had gone: that is one gap, not two.
+      const gaps = this.state.gaps.map((gap) => (gap === open ? { ...gap, backAt: null } : gap));
+      return this.set({ standing: "lost", gaps });
+    }
     const gap: Gap = {
       id: Date.now(),
       lostAt: new Date(),
@@ -170,18 +178,21 @@ export class Feed {
     if (this.ended) return;
     const gaps = this.state.gaps.map((gap) => (gap.through === null ? { ...gap, backAt: new Date() } : gap));
     this.set({ standing: "live", gaps, notice: null });
-    const open = this.state.gaps.find(({ through }) => through === null);
-    if (open) void this.bound();
+    if (gaps.some(({ through }) => through === null)) void this.bound(++this.returns);
   }
 
-  /** Asks up to where the ledger had gone when the connection came back. */
-  private async bound(): Promise<void> {
+  /** Asks up to where the ledger had gone when the connection came back: until it is told, or lost again. */
+  private async bound(mine: number, attempt = 0): Promise<void> {
     const { data } = await this.link.client.query(HeadDocument, {}).toPromise();
-    if (!data || this.ended) return;
+    if (this.ended || mine !== this.returns || this.state.standing !== "live") return;
+    if (!data) {
+      await pause(Math.min(WAIT_MS_MAX, 250 * 2 ** attempt));
+      return this.bound(mine, attempt + 1);
+    }
     this.flush();
-    const through = data.ledgerHead.sequence;
     const gaps = this.state.gaps.map((gap) => {
       if (gap.through !== null) return gap;
+      const through = Math.max(gap.after, data.ledgerHead.sequence);
       // What happened after it came back was counted as well.
       const newer = this.state.events.filter((line) => isLate(line, gap) && orderOf(line) > through);
       return counted({ ...gap, through }, newer, -1);

@@ -5,6 +5,7 @@ import { useWide } from "../pieces/useWide";
 import { useFeed, useSession } from "../session";
 import { clock } from "../time";
 import { LineRow } from "./LineRow";
+import { placeAt, topOf, useLeft } from "./livePlace";
 
 const MINUTE_MS = 60_000;
 const COUNT_MS = 5_000;
@@ -17,7 +18,9 @@ type Shown =
 export function Live() {
   const feed = useFeed();
   const { institution } = useSession();
-  const [held, setHeld] = useState<FeedState | null>(null);
+  const { left, leaving } = useLeft();
+  const [held, setHeld] = useState<FeedState | null>(left?.held ?? null);
+  leaving.held = held;
   const isWide = useWide();
   // The last minute goes on when nothing happens.
   const [, count] = useReducer((times: number) => times + 1, 0);
@@ -39,6 +42,8 @@ export function Live() {
     [events, gaps, newest, institution],
   );
   const keys = useMemo(() => shown.map(({ key }) => key), [shown]);
+  const rowHeight = isWide ? 44 : 76;
+  const [start] = useState(() => (left ? topOf(left.place, keys, rowHeight) : 0));
   const waiting = held ? of(feed.events.slice(0, feed.received - held.received)).length : 0;
 
   return (
@@ -57,7 +62,9 @@ export function Live() {
       <Rows
         label="Events of the ledger, newest first"
         keys={keys}
-        rowHeight={isWide ? 44 : 76}
+        rowHeight={rowHeight}
+        start={start}
+        onScroll={(top) => void (leaving.place = placeAt(top, keys, rowHeight))}
         head={
           <div role="row" className="row line is-head" aria-rowindex={1}>
             {["Time", "State", "Position", "Money", "Held after"].map((name) => (
