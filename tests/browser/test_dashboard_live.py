@@ -221,6 +221,8 @@ async def test_what_came_in_between_is_told_also_while_it_holds_still(
     await visit.button("Hold still").click()
     # Three thousand take a busy machine a quarter of a minute.
     await expect(back).to_contain_text("3000 events came in between", timeout=60_000)
+    waiting = await visit.page.locator(".heading .note").inner_text()
+    assert 2000 < int(waiting.removesuffix(" waiting")) <= 3000, "more than are kept"
 
 
 SHIFTS = (

@@ -44,13 +44,13 @@ export function Live() {
   const keys = useMemo(() => shown.map(({ key }) => key), [shown]);
   const rowHeight = isWide ? 44 : 76;
   const [start] = useState(() => (left ? topOf(left.place, keys, rowHeight) : 0));
-  const waiting = held ? of(feed.events.slice(0, feed.received - held.received)).length : 0;
+  const waiting = held ? waitingSince(held, feed, institution === null ? null : of) : "";
 
   return (
     <div className="screen tall">
       <div className="heading">
         <h1>Live</h1>
-        <p className="note">{held ? `${waiting} waiting` : `${rateOf(events)} in the last minute`}</p>
+        <p className="note">{held ? waiting : `${rateOf(events)} in the last minute`}</p>
         <button type="button" aria-pressed={held !== null} onClick={() => setHeld(held ? null : feed)}>
           {held ? "Go on" : "Hold still"}
         </button>
@@ -121,6 +121,14 @@ function arrange(events: readonly Line[], gaps: readonly Gap[], newest: number, 
 
 const isWithin = (line: Line, { after, through }: Gap): boolean =>
   orderOf(line) > after && through !== null && orderOf(line) <= through;
+
+/** How many came since it holds still; of those that are wanted no more are known than are kept. */
+function waitingSince(held: FeedState, feed: FeedState, wanted: ((lines: readonly Line[]) => Line[]) | null): string {
+  const since = feed.received - held.received;
+  if (!wanted) return `${since} waiting`;
+  const known = wanted(feed.events.slice(0, since)).length;
+  return since <= feed.events.length ? `${known} waiting` : `${known} or more waiting`;
+}
 
 function rateOf(events: readonly Line[]): string {
   const since = Date.now() - MINUTE_MS;
