@@ -24,8 +24,11 @@ const client = createClient({
   connectionParams: { authorization: `Bearer ${key}` },
   keepAlive: 10_000,
   retryAttempts: Infinity,
-  shouldRetry: (reason) => reason.code !== 4403 && reason.code !== 4401, // the key was refused
-  on: { closed: () => console.error("connection lost, connecting again") },
+  shouldRetry({ code }) {
+    if (code === 4403 || code === 4401) return false; // the key was refused
+    console.error("no connection, trying again");
+    return true;
+  },
 });
 
 client.subscribe(

@@ -31,15 +31,16 @@ def environment(server: Server, port: int | None = None) -> dict[str, str]:
     return plain_environment() | {"ESCROWGRID_KEY": server.root_key, "ESCROWGRID_ADDRESS": address}
 
 
-def typed(server: Server, folder: Path, *words: str) -> Any:
+def typed(server: Server, folder: Path, *words: str, refused: bool = False) -> Any:
     done = subprocess.run(
         ["bash", SCRIPT, *words],
         cwd=folder,
         env=environment(server),
         capture_output=True,
-        check=True,
+        check=False,
         timeout=60,
     )
+    assert done.returncode == (1 if refused else 0), done.stderr
     return json.loads(done.stdout)["data"]
 
 
@@ -100,11 +101,11 @@ def test_bash_asks_opens_and_funds(server: Server, books: Bookkeeper, tmp_path: 
     assert opened["userErrors"] == []
     funded = typed(server, tmp_path, "fund", opened["position"]["id"])["fundPosition"]
     assert funded["position"]["state"] == "FUNDED"
-    odd = typed(server, tmp_path, "open", books.asset_id, "two\twords\nand lines", "USD", "1.00")[
-        "createPosition"
-    ]
+    odd = typed(
+        server, tmp_path, "open", books.asset_id, "two\twords\nand lines", "USD", "1.00", refused=True
+    )["createPosition"]
     assert "control character" in odd["userErrors"][0]["message"], "spelled as JSON, and judged by the server"
-    again = typed(server, tmp_path, "fund", opened["position"]["id"])["fundPosition"]
+    again = typed(server, tmp_path, "fund", opened["position"]["id"], refused=True)["fundPosition"]
     assert again["userErrors"][0]["code"] == "TRANSITION_NOT_ALLOWED"
 
 
@@ -120,6 +121,17 @@ def test_bash_says_how_it_is_used(tmp_path: Path, words: tuple[str, ...]) -> Non
 
 async def test_bash_follows_and_goes_on(server: Server, books: Bookkeeper, tmp_path: Path) -> None:
     await goes_on(["bash", str(SCRIPT), "follow"], server, books, tmp_path, url=False)
+
+
+@pytest.mark.parametrize(("key", "place"), [("wrong", ""), (None, "nonsense")], ids=["key", "cursor"])
+def test_bash_follows_no_further_where_it_is_refused(
+    server: Server, tmp_path: Path, key: str | None, place: str
+) -> None:
+    (tmp_path / "escrowgrid.cursor").write_text(place)
+    told = environment(server) | {"ESCROWGRID_KEY": key or server.root_key}
+    done = ran(["bash", str(SCRIPT), "follow"], told, tmp_path)
+    assert done.returncode == 1
+    assert ("CURSOR_INVALID" if place else "UNAUTHENTICATED") in done.stderr
 
 
 def node() -> list[str]:
@@ -155,6 +167,10 @@ async def test_node_follows_and_goes_on(server: Server, books: Bookkeeper, tmp_p
         done = ran(command, environment, tmp_path)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert done.stderr.startswith(told)
+    refused = ran([*node(), f"ws://127.0.0.1:{server.port}/graphql"], {"ESCROWGRID_KEY": "wrong"}, tmp_path)
+    assert refused.returncode == 1
+    assert "no longer valid" in refused.stderr
+    assert "trying again" not in refused.stderr
     await goes_on(node(), server, books, tmp_path, url=True)
 
 
