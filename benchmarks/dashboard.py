@@ -12,6 +12,7 @@ from app.main import assemble
 from app.positions.model import Position
 from app.settings import Settings
 from app.storage.database import Address
+from benchmarks.answers import told
 from benchmarks.client import Client
 from benchmarks.machine import Row, median
 from benchmarks.nested import filled
@@ -47,10 +48,20 @@ async def _rate(
     return done / seconds, (served.cpu_seconds - cpu) / max(done, 1) * 1000, wrong
 
 
+async def _once(served: Served, document: str) -> bytes:
+    client = await Client(served.port, ROOT_KEY).open()
+    body = await client.page(document)
+    await client.close()
+    return body
+
+
 async def _measured(
     question: Question, servers: Mapping[str, tuple[Served, str]], runs: int
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"errors": 0}
+    answers = {name: told(await _once(served, document)) for name, (served, document) in servers.items()}
+    for name, answer in answers.items():
+        assert answer == answers["ours"], f"{name} answers {question.name} as we do"
     for run in range(runs + 1):
         for connections in CONNECTIONS:
             for name, (served, document) in servers.items():
@@ -84,8 +95,8 @@ def rows(runs: int) -> list[Row]:
 
 
 def _asked(question: Question, servers: Mapping[str, Served], one: Position, runs: int, why_not: str) -> Row:
-    told = {name: question.words(name, one.id, one.institution_id) for name in servers}
-    asked = {name: (servers[name], words) for name, words in told.items() if words is not None}
+    words = {name: question.words(name, one.id, one.institution_id) for name in servers}
+    asked = {name: (servers[name], document) for name, document in words.items()}
     return _row(question.name, asyncio.run(_measured(question, asked, runs)), list(asked), why_not)
 
 
