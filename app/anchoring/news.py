@@ -54,7 +54,7 @@ class News:
                         self._revision = await service.revision(reading, ALL_INSTITUTIONS)
                     self._changes.clear()
                     self._forgotten = self._revision
-                    self._task = begin(self._follow(), "anchor-news")
+                    self._begin()
             yield self._revision
         finally:
             self._followers -= 1
@@ -75,6 +75,10 @@ class News:
                 while self._revision <= revision:
                     await self._news.wait()
         return self._revision > revision
+
+    def _begin(self) -> None:
+        # Whatever ends it, those who follow are not left waiting.
+        self._task = begin(self._follow(), "anchor-news", stopped=self._begin)
 
     async def _follow(self) -> None:
         while True:

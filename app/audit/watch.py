@@ -65,7 +65,7 @@ class Watch:
             async with self._turn:
                 if self._task is None:
                     await self._stand()
-                    self._task = begin(self._follow(), "audit-watch")
+                    self._begin()
             yield self.end
         finally:
             self._followers -= 1
@@ -86,6 +86,10 @@ class Watch:
         """Until there is a row of that number."""
         while self.end <= number:
             await self._news.wait()
+
+    def _begin(self) -> None:
+        # Whatever ends it, those who follow are not left waiting.
+        self._task = begin(self._follow(), "audit-watch", stopped=self._begin)
 
     async def _stand(self) -> None:
         """What is there by now is no news."""

@@ -24,7 +24,7 @@ SELECT epoch, scope, starts_after, reason, raised_at, nonce FROM epochs WHERE ep
 NONCE = "SELECT nonce FROM epochs WHERE epoch = $1 AND scope = '*'"
 FOLLOWERS = "SELECT name, cursor, paused FROM followers WHERE name <> 'mirror' ORDER BY name"
 PARKED = """
-SELECT follower, global_sequence, reason, attempts, parked_at FROM parked_events
+SELECT follower, global_sequence, reason, attempts, parked_at, retry FROM parked_events
 WHERE follower <> 'mirror' ORDER BY follower, global_sequence LIMIT $1
 """
 CHANGED = "SELECT place, source, key FROM mirror_queue ORDER BY place LIMIT $1"

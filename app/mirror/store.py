@@ -55,7 +55,8 @@ INSERT INTO followers (name, cursor, token, paused, updated_at) VALUES ($1, $2, 
 ON CONFLICT (name) DO UPDATE SET cursor = excluded.cursor, paused = excluded.paused, updated_at = excluded.updated_at
 """
 PARKED = """
-INSERT INTO parked_events (follower, global_sequence, reason, attempts, parked_at) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO parked_events (follower, global_sequence, reason, attempts, parked_at, retry)
+VALUES ($1, $2, $3, $4, $5, $6)
 """
 KEPT_PERSONAL = """
 SELECT institution_id, event_id FROM personal_data

@@ -294,6 +294,23 @@ async def test_a_broken_read_is_tried_again(
     assert "trying again" in caplog.text
 
 
+async def test_whoever_follows_is_told_even_when_what_reads_for_them_was_ended(
+    services: Services, note: Note, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner = (await factories.institution(services)).id
+    async with services.watch.following() as number:
+        good = store.arrived
+
+        async def taken_along(*given: Any, **named: Any) -> Any:
+            monkeypatch.setattr(store, "arrived", good)
+            raise asyncio.CancelledError
+
+        monkeypatch.setattr(store, "arrived", taken_along)
+        await note(owner)
+        await asyncio.wait_for(services.watch.wait(number), 5)
+    assert "audit-watch has stopped by itself" in caplog.text
+
+
 async def test_many_rows_come_once_each(
     services: Services, note: Note, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,6 +163,30 @@ def release_nothing() -> factories.Intent:
     return factories.Intent(state=State.CANCELLED)
 
 
+async def test_when_a_side_lane_stops_by_itself_who_waits_is_told_and_the_next_has_another(
+    services: Services, place: Place, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    position = await factories.position(services, place.asset)
+    aside = services.writer._aside
+    async with held(position):
+        waiting = asyncio.create_task(services.writer.submit(factories.move(services, position, FUND)))
+        async with asyncio.timeout(3):
+            while not len(aside):
+                await asyncio.sleep(0.01)
+
+        def broken(_submission: object) -> bool:
+            monkeypatch.undo()
+            raise RuntimeError("a defect")
+
+        monkeypatch.setattr(aside, "_give_up", broken)
+        with pytest.raises(Unavailable, match="ask again with the same idempotency key"):
+            await asyncio.wait_for(waiting, 3)
+        assert len(aside) == 0
+        again = asyncio.create_task(services.writer.submit(factories.move(services, position, FUND)))
+        await asyncio.sleep(0.1)
+    assert (await asyncio.wait_for(again, 3)).row.position.state is State.FUNDED
+
+
 class TestWithLittlePatience:
     """The side lane has a timeout of its own."""
 

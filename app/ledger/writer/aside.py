@@ -5,8 +5,9 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+from app.errors import Unavailable
 from app.kit.tasks import begin
-from app.ledger.writer.queue import Submission
+from app.ledger.writer.queue import IN_DOUBT, Submission
 
 # Connections at once, whatever the number of rows.
 SIDE_LANES_MAX = 3
@@ -45,7 +46,12 @@ class Aside:
             lane.append(submission)
             return
         self._lanes[row] = [submission]
-        task = begin(self._work(row), "ledger-side-lane", over=lambda: row not in self._lanes)
+        task = begin(
+            self._work(row),
+            "ledger-side-lane",
+            over=lambda: row not in self._lanes,
+            stopped=lambda: self._lost(row),
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -69,6 +75,13 @@ class Aside:
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
             pause = min(pause * 2, PAUSE_SECONDS_MAX)
         del self._lanes[row]
+
+    def _lost(self, row: str) -> None:
+        """Its lane has stopped by itself: whoever waits there is told, and the next one has a new lane."""
+        lane = self._lanes.pop(row)
+        self._leave(lane)
+        for one in lane:
+            one.settle(Unavailable(IN_DOUBT))
 
     def _leave(self, submissions: Iterable[Submission]) -> None:
         for one in submissions:
