@@ -64,6 +64,13 @@ def sha256(*parts):
     return hashlib.sha256(b"".join(parts)).digest()
 
 
+def once(pairs):
+    """An object of JSON, each name of it there once: of two, one reader takes the first and another the last."""
+    if len(dict(pairs)) < len(pairs):
+        raise Malformed("a name is there twice in one object of the file")
+    return dict(pairs)
+
+
 def require(value, shape, what):
     """That JSON has a shape: an object with those names at least, a list of one shape, a number, or a spelling."""
     is_number = type(value) is int and shape in (int, value) and 0 <= value < SIZE_MAX
@@ -113,15 +120,6 @@ def check_event(proof):
     return found
 
 
-def check_inclusion(proof, leaf):
-    """That the path leads from the event to the root; returns the root."""
-    part = proof["inclusion"]
-    found = root_of(leaf, part["index"], part["size"], map(bytes.fromhex, part["path"]))
-    if found.hex() != part["root"]:
-        raise Wrong("the path leads to another root")
-    return found
-
-
 def roots_of(first, first_root, size, path):
     """The roots of the first leaves and of all that a consistency proof leads to: RFC 9162, section 2.1.4.2."""
     hashes = list(path) if first & (first - 1) else [first_root, *path]
@@ -158,11 +156,10 @@ def check_consistency(older, newer, path):
 
 
 def check_log(ledger, head):
-    """That the log's name is that of the ledger; returns it."""
+    """That the log's name is that of the ledger."""
     nonce = head["nonce"] and f":{head['nonce']}"
     if sha256(LOG_TAG, f"{ledger}:{head['epoch']}{nonce}".encode()).hex() != head["logId"]:
         raise Wrong("the log is not that of the ledger")
-    return head["logId"]
 
 
 def ask(url, method, *params):
@@ -221,8 +218,8 @@ def check(proof, head=None, rpc=None, contract=None, confirmations=1, say=print,
     else:
         heads = [(check_leaf(proof, say), head)]
     for one, known in heads:
-        name = check_log(proof["ledger"], one)
-        say(f"log     {name} is that of ledger {proof['ledger']}, epoch {one['epoch']}")
+        check_log(proof["ledger"], one)
+        say(f"log     {one['logId']} is that of ledger {proof['ledger']}, epoch {one['epoch']}")
         if known is not None and (one["size"], one["root"]) != known:
             raise Wrong(f"the head is not {known[0]} leaves with the root {known[1]}")
         if rpc is not None:
@@ -243,7 +240,10 @@ def check_leaf(proof, say):
     require(proof, LEAF, "the proof")
     leaf = check_event(proof)
     say(f"event   {proof['event']['id']} has the hash {leaf.hex()}")
-    found, part = check_inclusion(proof, leaf), proof["inclusion"]
+    part = proof["inclusion"]
+    found = root_of(leaf, part["index"], part["size"], map(bytes.fromhex, part["path"]))
+    if found.hex() != part["root"]:
+        raise Wrong("the path leads to another root")
     say(f"leaf    {part['index']} of {part['size']} leads to the root {found.hex()}")
     return {**proof, "size": part["size"], "root": part["root"]}
 
@@ -284,7 +284,7 @@ def main(arguments=None):
     older = head_of(parser, given.from_size, given.from_root)
     try:
         with open(given.proof, "rb") as file:
-            proof = json.loads(file.read(2**24))
+            proof = json.loads(file.read(2**24), object_pairs_hook=once)
         check(proof, head, given.rpc, given.contract, given.confirmations, older=older, ledger=given.ledger)
     except (Wrong, Unknown, OSError, ValueError, RecursionError) as error:
         unread = "" if isinstance(error, (Wrong, Unknown)) else "the file cannot be read: "

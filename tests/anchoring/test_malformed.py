@@ -126,6 +126,18 @@ def test_a_good_proof_holds(kind: str, capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize("kind", PROOFS)
+def test_a_name_that_is_there_twice_is_no_proof_whichever_of_the_two_is_right(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = json.dumps(PROOFS[kind])
+    for first, second in (("other", LEDGER), (LEDGER, "other"), (LEDGER, LEDGER)):
+        twice = text.replace(f'"ledger": "{LEDGER}"', f'"ledger": "{first}", "ledger": "{second}"')
+        assert twice != text
+        code, said = verified(twice.encode(), capsys)
+        assert (code, said) == (MALFORMED, ["MALFORMED a name is there twice in one object of the file"])
+
+
+@pytest.mark.parametrize("kind", PROOFS)
 def test_any_value_at_any_place_gives_an_answer_and_never_a_wrong_one(
     kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
