@@ -66,12 +66,14 @@ def database_to_blame(error: BaseException) -> bool:
 
 
 def _by_the_driver(error: BaseException | None) -> bool:
-    """Whether it came up through the driver; a timeout that ended it there is told by its cause."""
+    """Whether it came up through the driver; of a timeout it is the cancellation that did."""
     while error is not None:
         for frame, _line in walk_tb(error.__traceback__):
             if str(frame.f_globals.get("__name__")).partition(".")[0] in DRIVERS:
                 return True
-        error = error.__cause__
+        before = error.__context__
+        # Python before 3.11.4 does not name the cancellation as the cause of a timeout.
+        error = error.__cause__ or (before if isinstance(before, asyncio.CancelledError) else None)
     return False
 
 

@@ -128,7 +128,7 @@ async def test_neither_key_nor_address_of_the_node_is_logged_whatever_goes_wrong
 
 def test_a_server_that_does_not_anchor_loads_no_web3() -> None:
     program = (
-        "import sys; import app.main, app.cli, app.onchain, app.dev\n"
+        "import sys; import app.main, app.commands, app.onchain, app.dev\n"
         "print(sorted({name.split('.')[0] for name in sys.modules} "
         "& {'web3', 'eth_account', 'eth_utils', 'aiohttp', 'coincurve'}))"
     )

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from app.audit import export
 from app.audit.export import Span, line
 from app.audit.model import AuditEvent
-from app.cli import main
+from app.commands import main
 from app.context import Services
 from app.http import export as served
 from app.http.server import Server, config

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from app import dev
-from app.cli import main
+from app.commands import main
 from app.http.graphiql import DevelopmentKey
 from app.interrupts import Interrupts
 from app.settings import Settings

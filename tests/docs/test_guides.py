@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import click
 import pytest
 
-from app.cli import main
+from app.commands import main
 from app.positions.lifecycle import registry
 from app.positions.model import State
 from tests.docs import reference

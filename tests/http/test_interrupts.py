@@ -1,7 +1,10 @@
 """Ctrl-C while a server starts ends it, also where Python drops the exception that it raises."""
 
 import signal
+import subprocess
+import sys
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
@@ -55,3 +58,37 @@ def test_an_interrupt_that_is_lost_while_the_loop_is_made_ends_the_server(
         monkeypatch.setattr(server.Config, "get_loop_factory", made)
         with pytest.raises(KeyboardInterrupt):
             dev._serve(Starlette(), Settings(port=free_port()), interrupts, listens)
+
+
+IMPORTING = """
+import signal, sys
+
+class Dropping:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            Dropping()
+
+sys.meta_path.insert(0, Finder())
+sys.argv = ["escrowgrid", "dev", "--memory", "--no-demo", "--port", sys.argv[1]]
+from app.cli import main
+main()
+"""
+
+
+def test_an_interrupt_that_is_lost_while_the_command_line_is_imported_ends_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING, str(free_port())],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "KeyboardInterrupt" in done.stderr, "Python tells that it dropped it"
+    assert done.returncode == 130
+    assert not done.stdout
+    assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from app.cli import main
+from app.commands import main
 from app.documents import service
 from app.documents.model import hash_in, hash_of
 from app.documents.service import TrustedDocuments
