@@ -72,7 +72,7 @@ def _by_the_driver(error: BaseException | None) -> bool:
             if str(frame.f_globals.get("__name__")).partition(".")[0] in DRIVERS:
                 return True
         before = error.__context__
-        # Python before 3.11.4 does not name the cancellation as the cause of a timeout.
+        # The first ones of Python 3.11 do not name the cancellation as the cause of a timeout.
         error = error.__cause__ or (before if isinstance(before, asyncio.CancelledError) else None)
     return False
 
