@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 import app.dev  # noqa: F401 - what `serve` imports when it runs
-from app import cli
+from app import commands
 from tests.reliability.processes import end_with_parent
 
 
@@ -26,7 +26,7 @@ def run(wanted: dict[str, Any]) -> None:
         os.dup2(file, number)
     os.environ.clear()
     os.environ |= wanted["environment"]
-    cli.main(wanted["arguments"])
+    commands.main(wanted["arguments"])
 
 
 def main() -> None:
