@@ -11,6 +11,7 @@ from app.errors import ErrorCode, Invalid, Refused
 from app.ledger import steering
 from app.ledger.followers import Halt
 from app.ledger.keeper import Keeper
+from app.ledger.remembered import LastSigned
 from app.ledger.signer import signing_keys_of
 from app.ledger.steering import Standing
 from app.mirror import service
@@ -30,6 +31,12 @@ from app.verify.walk import verify
 
 T = TypeVar("T")
 FINDINGS_TOLD = 3
+# A database that says such a thing is not lost: it is full, starts, or does not know this login.
+ANSWERS = (
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.CannotConnectNowError,
+)
 
 
 def status(settings: Settings, *, proved: bool = False) -> bool:
@@ -74,9 +81,12 @@ def promote(settings: Settings, *, ledger_is_lost: bool) -> None:
     click.echo(
         f"The mirror is the ledger now: {done.heads.global_sequence} events, heads {done.heads.digest}."
     )
-    click.echo(
-        f"Epoch {done.epoch} begins there. Set DATABASE_URL to it, take MIRROR_URL away, start the servers."
-    )
+    click.echo(f"Epoch {done.epoch} begins there. Set DATABASE_URL to it, and take MIRROR_URL away.")
+    if ledger_is_lost:
+        click.echo(
+            "On every other machine that served it run `escrowgrid restore-finished` with its DATA_DIR."
+        )
+    click.echo("Then start the servers.")
 
 
 async def _compared(address: Address, url: str) -> tuple[Comparison, int, Standing | None]:
@@ -124,7 +134,10 @@ async def _taken_over(settings: Settings, url: str, address: Address | None) -> 
         await _prove(settings, url)
         if address is not None:
             await _close_lost(address, copy.log_id)
-        return await service.take_over(copy)
+        done = await service.take_over(copy)
+        # What was signed here beyond it is lost with the ledger: nobody has to say so again.
+        LastSigned(settings.data_dir).forget(copy.log_id)
+        return done
     finally:
         await copy.close()
 
@@ -133,6 +146,12 @@ async def _close_lost(address: Address, log_id: str) -> None:
     """Whatever is left of the ledger is closed, so that nothing can go on in two places. `Refused` while it lives."""
     try:
         ledger = await asyncpg.connect(address.direct_url, timeout=CONNECT_SECONDS_MAX)
+    except ANSWERS as error:
+        raise Refused(
+            ErrorCode.TRY_AGAIN,
+            f"the database of the ledger answers, and lets nobody look whether servers run on it: {error}. Mend that, "
+            "or stop that database; where nothing of the ledger is left there, take DATABASE_URL away",
+        ) from None
     except TROUBLES:
         return
     try:
@@ -207,6 +226,13 @@ async def _abandoned(address: Address, url: str, *, mirror_is_gone: bool) -> Non
                 raise Refused(
                     ErrorCode.TRY_AGAIN,
                     "the mirror was promoted: it is the ledger now, set DATABASE_URL to it",
+                )
+            if (copy.log_id != log_id or copy.keeper is not Keeper.MIRROR) and not mirror_is_gone:
+                raise Refused(
+                    ErrorCode.TRY_AGAIN,
+                    "MIRROR_URL names no mirror of this ledger. Whether the one that it was closed for took over "
+                    "cannot be known. Set MIRROR_URL to that one; if it is gone for good, and no server will ever run "
+                    "on it, say so: --mirror-is-gone",
                 )
         await service.give_back(ledger)
     finally:

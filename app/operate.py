@@ -131,7 +131,8 @@ def maintain(settings: Settings, months: int) -> None:
     missing = _as_writer(settings, lambda driver: audit.missing_partitions(driver, months))
     if missing:
         raise click.ClickException(
-            f"{made} partitions made, {missing} could not be: their reasons are warnings in the database's log"
+            f"{made} partitions made, {missing} are not there: their reasons are warnings in the database's log (such "
+            "as a long reader, to be tried again), or their table was detached"
         )
     click.echo(f"{made} partitions made; the audit is ready for {months} months ahead.")
 

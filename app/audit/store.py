@@ -18,8 +18,12 @@ from app.storage.tables import Document, Id, Moment, Word, metadata
 
 MISSING = """
 SELECT count(*) FROM generate_series(0, {months}) AS ahead
-WHERE to_regclass('audit_events_' || to_char(
-  date_trunc('month', {start} AT TIME ZONE 'UTC') + make_interval(months => ahead), 'YYYYMM')) IS NULL
+WHERE NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = 'audit_events'::regclass AND inhrelid = to_regclass(
+  'audit_events_' || to_char(
+    date_trunc('month', {start} AT TIME ZONE 'UTC') + make_interval(months => ahead), 'YYYYMM')))
+"""
+MAKE_ONE_AHEAD = """
+SELECT escrowgrid_make_audit_partitions((now() AT TIME ZONE 'UTC' + make_interval(months => $1)) AT TIME ZONE 'UTC', 0)
 """
 DEFAULT_ROWS = "SELECT escrowgrid_audit_default_rows()"
 LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', '2s', true)")
@@ -143,5 +147,11 @@ async def missing_ahead(connection: Driver, months: int) -> int:
 
 async def make_partitions_ahead(connection: Driver, months: int) -> int:
     """Partitions of this month and the `months` after it; returns how many were missing."""
-    made: int = await connection.fetchval("SELECT escrowgrid_make_audit_partitions(now(), $1)", months)
+    # Who waits for a reader has every writer wait behind: once for a second, from then on hardly.
+    await connection.execute("SET LOCAL lock_timeout = '1s'")
+    made = 0
+    for ahead in range(months + 1):
+        made += await connection.fetchval(MAKE_ONE_AHEAD, ahead)
+        if await missing_ahead(connection, ahead):
+            await connection.execute("SET LOCAL lock_timeout = '20ms'")
     return made

@@ -94,8 +94,6 @@ class Groups:
                 async for told in shared:
                     yield told
             context.level.clear()
-            assert context.position is not None, "who was level stands somewhere"
-            context.resume_at = context.services.tail.epochs.cursor(context.scope, context.position)
 
     async def _alone(
         self, results: Any, runner: Runner, context: Context, exchange: Exchange, *, grouped: bool
@@ -144,6 +142,7 @@ class Groups:
             async with aclosing(group.results(context.position)) as entries:
                 async for entry in entries:
                     context.last_cursor, context.position = entry.told.cursor, entry.position
+                    context.resume_at = entry.told.cursor or context.resume_at
                     yield entry.told
         finally:
             group.members -= 1
@@ -157,7 +156,7 @@ class Groups:
             for other in self._groups.values():
                 other.trim()
         context = Context(member.services, member.principal, Request(id=member.services.ids.new("grp")))
-        context.resume_at = member.services.tail.epochs.cursor(member.scope, position)
+        context.resume_at = member.resume_at
         context.position = position
         self._tasks[key] = asyncio.create_task(
             self._run(key, group, runner, context, asked), name="live-group"

@@ -1,21 +1,18 @@
 """Epochs in the database: read them, and raise one when this is no longer the database it was."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
 
-from app.errors import Unavailable
 from app.ledger import keeper
 from app.ledger.cursors import Epochs
 from app.ledger.keeper import Keeper
 from app.principal import ALL_INSTITUTIONS
 from app.storage.database import Driver
+from app.storage.recovery import recovered
 
-RECOVERY_SECONDS_MAX = 60.0
-RECOVERY_PAUSE_SECONDS = 0.1
 RESTORED = "the database is another one, or was restored"
 LOST = "the ledger ended before what had been read from it"
 
@@ -67,7 +64,7 @@ async def ensure(url: str) -> tuple[Keeper, int | None]:
         if kept_by is Keeper.MIRROR:
             return kept_by, None
         await keeper.require_servers(connection)
-        await _recovered(connection)
+        await recovered(connection)
         async with connection.transaction():
             return kept_by, await mind(connection)
 
@@ -84,7 +81,7 @@ async def begin(url: str, reason: str) -> int:
     """Start a new epoch now. Raises `Unavailable` where the ledger's servers may not append."""
     async with _connected(url) as connection:
         await keeper.require_servers(connection)
-        await _recovered(connection)
+        await recovered(connection)
         async with connection.transaction():
             await connection.fetchrow(LOCK_HEAD)
             return await raise_epoch(connection, reason)
@@ -132,12 +129,3 @@ async def _connected(url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Reco
         yield connection
     finally:
         await connection.close()
-
-
-async def _recovered(connection: Driver) -> None:
-    """A restored server answers queries for a while before it takes writes."""
-    deadline = asyncio.get_running_loop().time() + RECOVERY_SECONDS_MAX
-    while await connection.fetchval("SELECT pg_is_in_recovery()"):
-        if asyncio.get_running_loop().time() > deadline:
-            raise Unavailable("the database is still recovering: wait until it takes writes, then try again")
-        await asyncio.sleep(RECOVERY_PAUSE_SECONDS)

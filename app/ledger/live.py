@@ -5,6 +5,7 @@ from typing import Any
 
 from app.context import Context
 from app.errors import BadRequest
+from app.ledger.cursors import Epochs
 from app.ledger.model import Event
 from app.ledger.ring import place
 from app.storage.conditions import Condition
@@ -35,14 +36,16 @@ async def events(
         for event in page:
             position = place(scope, event)
             if passes(event, conditions):
-                yield await _message(context, scope, position, event)
+                yield await _message(context, known, position, event)
             context.position = position
         if not page:
+            # Where a live group takes over: spelled now, for an epoch that begins later may not have it.
+            context.resume_at = known.cursor(scope, position)
             context.level.set()
             news = await tail.wait(scope, position, idle_seconds=heartbeat_seconds)
             context.level.clear()
             if not news:
-                yield await _message(context, scope, position, None)
+                yield await _message(context, known, position, None)
 
 
 def resumed(context: Context, after: str | None) -> str | None:
@@ -55,9 +58,10 @@ def resumed(context: Context, after: str | None) -> str | None:
     return context.request.last_event_id or after
 
 
-async def _message(context: Context, scope: str, position: int, event: Event | None) -> Message:
+async def _message(context: Context, known: Epochs, position: int, event: Event | None) -> Message:
+    # In the epoch it was read in: one that began meanwhile may not have it.
     await context.renew()
-    cursor = context.services.tail.epochs.cursor(scope, position)
+    cursor = known.cursor(context.scope, position)
     context.last_cursor, context.telling = cursor, position
     return cursor, event
 

@@ -13,6 +13,11 @@ from app.storage.database import Database, DatabaseRole
 from app.storage.losses import retrying
 
 READ_ALL = f"{SELECT_EVENTS} WHERE global_sequence > $1 ORDER BY global_sequence LIMIT $2"
+# What there is anew, and in one snapshot with it the present epoch.
+READ_NEWS = f"""
+SELECT n.*, (SELECT max(epoch) FROM epochs WHERE scope = '*') AS newest_epoch FROM ({READ_ALL}) n
+ORDER BY global_sequence
+"""
 READ_ONE = f"{SELECT_EVENTS} WHERE institution_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3"
 KEPT_MAX = 32
 

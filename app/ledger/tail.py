@@ -10,7 +10,7 @@ from app.kit.tasks import begin, end
 from app.ledger import epochs
 from app.ledger.cursors import Epochs
 from app.ledger.model import Event
-from app.ledger.pages import READ_ALL, GapInLedger, Page, SharedPages
+from app.ledger.pages import READ_NEWS, GapInLedger, Page, SharedPages
 from app.ledger.ring import Ring, place
 from app.ledger.store import event_of
 from app.principal import ALL_INSTITUTIONS
@@ -236,13 +236,16 @@ class Tail:
         pool = self._database.pool(DatabaseRole.FEED)
         while True:
             known = self.position
-            rows = await pool.fetch(READ_ALL, max(known - 1, 0), size + 1)
+            rows = await pool.fetch(READ_NEWS, max(known - 1, 0), size + 1)
             if known > 0:
                 first = rows[0] if rows and rows[0]["global_sequence"] == known else None
                 if first is None or first["hash"] != self._last:
                     await self._start_over(None if first is None else first["hash"])
                     return
                 rows = rows[1:]
+            if rows and rows[-1]["newest_epoch"] != self.epochs.newest[0]:
+                # It began before one of them: no cursor of the epoch before may stand behind that.
+                await self._read_epochs()
             self._take([event_of(row) for row in rows])
             if len(rows) < size:
                 return

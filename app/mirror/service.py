@@ -75,10 +75,13 @@ async def promote(database: Database, mirror: Mirror, prove: Prove) -> Promoted:
     """
     async with database.pool(DatabaseRole.FEED).acquire() as driver:
         running = await driver.fetchval(source.RUNNING, HOLDER)
+        kept_by = await keeper.keeper_of(driver)
     if running:
         raise _refused(
             f"a server still runs where the ledger is (it holds: {running}); stop every one of them first"
         )
+    if kept_by is Keeper.NOBODY:
+        await _require_closed_for(mirror)
     lease = await leases.take(database, f"follower:{NAME}", HOLDER, LEASE_SECONDS)
     if lease is None:
         raise _refused("another process brings the mirror on; try again in a minute")
@@ -145,6 +148,22 @@ async def close(ledger: "Driver", log_id: str) -> bool:
             return False
         await keeper.hand_to(ledger, Keeper.NOBODY)
     return True
+
+
+async def _require_closed_for(mirror: Mirror) -> None:
+    """A closed ledger goes on in the mirror that it was closed for, or nowhere: that one may have taken over."""
+    found = await mirror.kept_by()
+    if found is Keeper.SERVERS:
+        raise _refused(
+            "the ledger has moved already: the mirror took over. Set DATABASE_URL to it, take MIRROR_URL away, start "
+            "the servers"
+        )
+    if found is not Keeper.MIRROR:
+        raise _refused(
+            "the ledger is closed, for a mirror that may have taken over, and MIRROR_URL names another database. Set "
+            "it to that mirror; if that is gone for good, `escrowgrid mirror abandon --mirror-is-gone` opens the "
+            "ledger again"
+        )
 
 
 async def _reopen(database: Database, mirror: Mirror) -> None:

@@ -85,18 +85,20 @@ class Mirror(Follower):
     async def was_promoted(self) -> bool:
         """Whether its database goes on with the ledger by itself; not, where it cannot be reached."""
         try:
-            copy = await Copy.open(self._url)
+            return await self.kept_by() is Keeper.SERVERS
         except Broken:
             return False
+
+    async def kept_by(self) -> Keeper | None:
+        """Who keeps its database, where that has this very ledger; None where it has another. Raises `Broken`."""
+        copy = await Copy.open(self._url)
         try:
             await copy.look()
             async with self._database.pool(DatabaseRole.FEED).acquire() as driver:
                 log_id = await driver.fetchval(source.LOG_ID)
-        except Broken:
-            return False
         finally:
             await copy.close()
-        return copy.log_id == log_id and copy.keeper is Keeper.SERVERS
+        return copy.keeper if copy.log_id == log_id else None
 
     async def _bring(self, lease: Lease, events: Sequence[Event] | None) -> Copy:
         """Up to the last of `events`, or to the end of the ledger; `Halt` where the two do not fit together."""

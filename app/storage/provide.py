@@ -17,6 +17,7 @@ from app.storage import embedded
 from app.storage.database import Address
 from app.storage.embedded import EmbeddedError, RunningCluster
 from app.storage.migrate import grant, migrate
+from app.storage.recovery import recovered
 
 WATCH_SECONDS = 1.0
 CONNECT_SECONDS_MAX = 10.0
@@ -108,6 +109,8 @@ def prepare(admin_url: str) -> Address:
 async def _prepare(admin_url: str) -> Address:
     connection = await asyncpg.connect(admin_url)
     try:
+        # As after a restore: it says that it is ready as soon as it can be read.
+        await recovered(connection)
         if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", DATABASE):
             await connection.execute(f'CREATE DATABASE "{DATABASE}"')
     finally:

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from app import operate
 from app.audit import recorder, service
 from app.audit.model import Action
-from app.context import Context, Request
+from app.context import Context, Request, Services
 from app.main import assemble
 from app.principal import root
 from app.settings import Settings, StoreBackend
@@ -144,13 +144,44 @@ async def test_a_month_that_cannot_be_made_takes_no_other_down_and_is_told(
     await owner.execute(
         f"CREATE TABLE in_the_way PARTITION OF audit_events FOR VALUES FROM ('{start}') TO ('{end}')"
     )
-    with pytest.raises(ClickException, match="1 could not be"):
+    with pytest.raises(ClickException, match="are not there"):
         await asyncio.to_thread(operate.maintain, changed, 8)
     assert await owner.fetchval(LAST) == f"audit_events_{_month(now, 8):%Y%m}"
     assert await owner.fetchval("SELECT to_regclass($1)", in_the_way) is None
     await owner.execute("DROP TABLE in_the_way")
     await asyncio.to_thread(operate.maintain, changed, 8)
     assert await owner.fetchval("SELECT to_regclass($1)", in_the_way) is not None
+
+
+async def test_the_command_keeps_nobody_waiting_behind_a_long_reader(
+    settings: Settings, services: Services, address: Address, owner: asyncpg.Connection, owner_url: str
+) -> None:
+    changed = settings.model_copy(
+        update={"store_backend": StoreBackend.POSTGRES, "database_url": SecretStr(address.url)}
+    )
+    reader = await asyncpg.connect(owner_url)
+    async with reader.transaction():
+        await reader.fetch("SELECT count(*) FROM audit_events")
+        making = asyncio.create_task(asyncio.to_thread(operate.maintain, changed, 12))
+        await asyncio.sleep(0.5)
+        async with asyncio.timeout(4):
+            await factories.institution(services)
+        with pytest.raises(ClickException, match="are not there"):
+            await making
+    await reader.close()
+    await asyncio.to_thread(operate.maintain, changed, 12)
+    assert await owner.fetchval(LAST) == f"audit_events_{_month(datetime.now(UTC), 12):%Y%m}"
+
+
+async def test_a_month_whose_table_was_detached_is_not_ready(
+    settings: Settings, address: Address, owner: asyncpg.Connection
+) -> None:
+    changed = settings.model_copy(
+        update={"store_backend": StoreBackend.POSTGRES, "database_url": SecretStr(address.url)}
+    )
+    await owner.execute(f"ALTER TABLE audit_events DETACH PARTITION audit_events_{datetime.now(UTC):%Y%m}")
+    with pytest.raises(ClickException, match="1 are not there"):
+        await asyncio.to_thread(operate.maintain, changed, 0)
 
 
 def _month(moment: datetime, ahead: int) -> datetime:

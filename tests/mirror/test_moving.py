@@ -287,7 +287,11 @@ async def test_a_mirror_that_is_not_equal_is_not_promoted_and_the_ledger_stays_o
 
 
 async def test_when_the_ledger_is_lost_the_mirror_takes_over_and_cursors_beyond_it_are_refused(
-    lagging: tuple[Place, int, int], start: Start, settings: Settings, address: Address, there: Address
+    lagging: tuple[Place, int, int],
+    start: Start,
+    settings: Settings,
+    there: Address,
+    mirror: asyncpg.Connection,
 ) -> None:
     place, behind, ahead = lagging
     async with start(mirror_url=None) as parts:
@@ -307,6 +311,8 @@ async def test_when_the_ledger_is_lost_the_mirror_takes_over_and_cursors_beyond_
             await factories.position(parts.services, place.asset)
         with pytest.raises(CursorInvalid, match="subscribe from its ledgerHead cursor"):
             await tail.place(ALL_INSTITUTIONS, read.cursor(ALL_INSTITUTIONS, ahead))
+    # This machine signed what is lost, and knows that it is: it signs on.
+    assert await mirror.fetchval("SELECT max(size) FROM checkpoints") == behind + 5
     report = await verify(there.url, BUILT_IN)
     assert report.is_clean, report.findings
 

@@ -26,8 +26,9 @@ from app.settings import Settings, StoreBackend
 from app.storage.database import Address, Database
 from app.verify.walk import verify
 from tests import factories
+from tests.conftest import PASSWORD
 from tests.factories import Place
-from tests.mirror.conftest import Start, promote, same
+from tests.mirror.conftest import MakeDatabase, Start, promote, same
 
 Level = Callable[[], Awaitable[Comparison]]
 Lagging = tuple[Place, int, int]
@@ -215,7 +216,12 @@ async def test_a_ledger_whose_mirror_took_over_meanwhile_is_not_opened_again(
 
 
 async def test_a_ledger_that_was_closed_is_given_back_unless_the_mirror_took_over(
-    lagging: Lagging, operators: Settings, start: Start, owner: asyncpg.Connection, mirror: asyncpg.Connection
+    lagging: Lagging,
+    operators: Settings,
+    start: Start,
+    another: MakeDatabase,
+    owner: asyncpg.Connection,
+    mirror: asyncpg.Connection,
 ) -> None:
     with pytest.raises(Refused, match="nothing to give back"):
         await asyncio.to_thread(mirroring.abandon, operators, mirror_is_gone=False)
@@ -227,6 +233,11 @@ async def test_a_ledger_that_was_closed_is_given_back_unless_the_mirror_took_ove
     await mirror.execute("UPDATE ledger_head SET written_by = 'SERVERS'")
     with pytest.raises(Refused, match="it is the ledger now"):
         await asyncio.to_thread(mirroring.abandon, operators, mirror_is_gone=True)
+    assert await owner.fetchval(KEEPER) == "NOBODY"
+    # What MIRROR_URL names by mistake tells nothing of the mirror that took over.
+    other = operators.model_copy(update={"mirror_url": SecretStr((await another()).url)})
+    with pytest.raises(Refused, match="names no mirror of this ledger"):
+        await asyncio.to_thread(mirroring.abandon, other, mirror_is_gone=False)
     assert await owner.fetchval(KEEPER) == "NOBODY"
     await asyncio.to_thread(mirroring.abandon, gone, mirror_is_gone=True)
     assert await owner.fetchval(KEEPER) == "SERVERS"
@@ -257,6 +268,49 @@ async def test_a_ledger_that_answers_with_servers_on_it_is_not_lost(
     await asyncio.to_thread(mirroring.promote, operators, ledger_is_lost=True)
     assert (await owner.fetchval(KEEPER), await mirror.fetchval(KEEPER)) == ("NOBODY", "SERVERS")
     assert (await verify(there.url, BUILT_IN)).is_clean
+
+
+async def test_a_ledger_moves_once(
+    lagging: Lagging, settings: Settings, address: Address, there: Address, another: MakeDatabase
+) -> None:
+    """Who repeats it, or has another database in MIRROR_URL by then, does not make a second ledger."""
+    await promote(settings, address, there)
+    with pytest.raises(Refused, match="has moved already: the mirror took over"):
+        await promote(settings, address, there)
+    empty = await another()
+    changed = settings.model_copy(update={"mirror_url": SecretStr(empty.url)})
+    with pytest.raises(Refused, match="MIRROR_URL names another database"):
+        await promote(changed, address, empty)
+    connection = await asyncpg.connect(empty.owner_url)
+    assert await connection.fetchval("SELECT count(*) FROM ledger_events") == 0
+    await connection.close()
+
+
+@pytest.mark.parametrize("why", ["password", "connections"])
+async def test_a_ledger_that_answers_without_letting_in_is_not_lost(
+    why: str,
+    start: Start,
+    level: Level,
+    operators: Settings,
+    address: Address,
+    owner: asyncpg.Connection,
+    mirror: asyncpg.Connection,
+) -> None:
+    async with start():
+        await level()
+        if why == "password":
+            url = SecretStr(address.url.replace(PASSWORD, "another"))
+            operators = operators.model_copy(update={"database_url": url})
+        else:
+            await owner.execute(
+                "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT 0', current_database()); END $$"
+            )
+        with pytest.raises(Refused, match="lets nobody look whether servers run on it"):
+            await asyncio.to_thread(mirroring.promote, operators, ledger_is_lost=True)
+        await owner.execute(
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT -1', current_database()); END $$"
+        )
+        assert (await owner.fetchval(KEEPER), await mirror.fetchval(KEEPER)) == ("SERVERS", "MIRROR")
 
 
 async def test_a_mirror_with_a_later_token_than_the_lease_is_brought_on_under_a_later_one_still(
