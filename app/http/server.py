@@ -14,6 +14,7 @@ from typing import Any
 
 import uvicorn
 
+from app.http import noise
 from app.http.live import Live
 from app.http.patience import Config
 from app.settings import Settings
@@ -29,17 +30,6 @@ COLLECTING = (20_000, 10, 10)
 # glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, in bytes: how much may be free at the end of the heap, and from what
 # size on a block is a mapping of its own, which is gone once it is freed.
 RETURNING = {-1: 4 * 2**20, -3: 128 * 2**10}
-
-
-def _plainly(record: logging.LogRecord) -> bool:
-    """A client's bad frame is told in a line: its bytes are no fault of ours, and come as often as it likes."""
-    if str(record.msg).startswith("Invalid UTF-8 sequence"):
-        record.exc_info = None
-        record.levelno, record.levelname = logging.WARNING, "WARNING"
-    return True
-
-
-logging.getLogger("uvicorn.error").addFilter(_plainly)
 
 
 class Server(uvicorn.Server):
@@ -115,6 +105,7 @@ def draining(live: Live) -> Iterator[None]:
 
 def config(app: Any, settings: Settings, **options: Any) -> Config:
     """The configuration of uvicorn: our own log, proxies, pings and limits instead of its own."""
+    noise.sample()
     return Config(
         app,
         request_seconds_max=settings.request_seconds_max,
