@@ -204,8 +204,13 @@ def restore_finished(settings: Settings, reason: str) -> None:
     with provide(settings, attach=True) as address:
         epoch = asyncio.run(epochs.begin(address.direct_url, reason))
         log_id = asyncio.run(_log_id(address))
-    LastSigned(settings.data_dir).forget(log_id)
+    signed_here = LastSigned(settings.data_dir).forget(log_id)
     click.echo(f"Epoch {epoch} begins at the restored heads. Run `escrowgrid verify` before serving.")
+    if not signed_here:
+        click.echo(
+            f"No server signed this ledger with DATA_DIR={settings.data_dir}. One that did elsewhere refuses to sign "
+            "until this was run there, with its DATA_DIR."
+        )
 
 
 async def _verified(

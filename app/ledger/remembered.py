@@ -31,10 +31,12 @@ class LastSigned:
             os.fsync(draft.fileno())
         Path(draft.name).replace(self._file(log_id))
 
-    def forget(self, log_id: str) -> None:
-        """The ledger was restored on purpose: what was signed beyond does not count."""
-        if self._folder is not None:
-            self._file(log_id).unlink(missing_ok=True)
+    def forget(self, log_id: str) -> bool:
+        """The ledger was restored on purpose: what was signed beyond does not count. Whether anything was kept."""
+        if self._folder is None or not self._file(log_id).exists():
+            return False
+        self._file(log_id).unlink()
+        return True
 
     def _file(self, log_id: str) -> Path:
         assert self._folder is not None, "there is a folder"

@@ -221,7 +221,7 @@ async def _cut_off(tamperer: asyncpg.Connection) -> None:
 async def test_a_ledger_that_does_not_go_on_from_what_was_signed_here_is_not_signed_and_verify_says_so(
     written: Place, address: Address, settings: Settings, tamperer: asyncpg.Connection,
     change: Callable[[asyncpg.Connection], Awaitable[None]], told: str, caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], tmp_path: Path,
 ) -> None:  # fmt: skip
     await change(tamperer)
     await tamperer.execute("DELETE FROM checkpoints")
@@ -236,8 +236,12 @@ async def test_a_ledger_that_does_not_go_on_from_what_was_signed_here_is_not_sig
     )
     assert not await asyncio.to_thread(operate.verify, operators, as_json=False, checkpoint_file=None)
     assert "checkpoints 6: was kept elsewhere and is no longer here" in capsys.readouterr().out
-    # Restored on purpose, and said so: it is signed again.
+    # Restored on purpose, and said so: it is signed again; said in another folder, it is not heard here.
+    elsewhere = operators.model_copy(update={"data_dir": tmp_path / "elsewhere"})
+    await asyncio.to_thread(operate.restore_finished, elsewhere, "on purpose")
+    assert f"No server signed this ledger with DATA_DIR={tmp_path / 'elsewhere'}" in capsys.readouterr().out
     await asyncio.to_thread(operate.restore_finished, operators, "on purpose")
+    assert "DATA_DIR" not in capsys.readouterr().out
     async with assemble(settings, address).running():
         pass
     assert await tamperer.fetchval("SELECT count(*) FROM checkpoints") == 1
