@@ -18,6 +18,8 @@ log = logging.getLogger("escrowgrid.webhooks")
 FOLLOWER = "webhooks"
 QUICK_LANES_MAX = 64
 SLOW_LANES_MAX = 32
+# With those that began as quick ones and turned slow meanwhile.
+LANES_MAX = 256
 PACES_MAX = 10_000
 PAUSE_SECONDS = 0.02
 REST_SECONDS = 5.0
@@ -37,7 +39,6 @@ class Courier:
         self._lease: Lease | None = None
         self._task: asyncio.Task[None] | None = None
         self._lanes: dict[Address, tuple[Lane, asyncio.Task[None]]] = {}
-        self._quick = 0
         self._paces: dict[Address, Pace] = {}
         # Endpoints whose lane broke, and until when they rest.
         self._resting: dict[Address, float] = {}
@@ -103,24 +104,25 @@ class Courier:
                 self._begin(lease, address, pace)
 
     def _has_room(self, pace: Pace) -> bool:
+        # A lane that waits for its receiver keeps no quick one from its turn: nobody knows before that it is slow.
+        quick = sum(not (lane.pace.is_slow or lane.hangs) for lane, _task in self._lanes.values())
+        slow = len(self._lanes) - quick
         if pace.is_slow:
-            return len(self._lanes) - self._quick < SLOW_LANES_MAX
-        return self._quick < QUICK_LANES_MAX
+            return slow < SLOW_LANES_MAX
+        return quick < QUICK_LANES_MAX and len(self._lanes) < LANES_MAX
 
     def _begin(self, lease: Lease, address: Address, pace: Pace) -> None:
         self._paces.pop(address, None)
         self._paces[address] = pace
         if len(self._paces) > PACES_MAX:
             del self._paces[next(iter(self._paces))]
-        self._quick += not pace.is_slow
-        lane, counts = Lane(self._post, lease, address, pace), not pace.is_slow
+        lane = Lane(self._post, lease, address, pace)
         task = asyncio.create_task(lane.run(), name="webhook-lane")
         self._lanes[address] = (lane, task)
-        task.add_done_callback(lambda done: self._ended(address, done, counts=counts))
+        task.add_done_callback(lambda done: self._ended(address, done))
 
-    def _ended(self, address: Address, task: asyncio.Task[None], *, counts: bool) -> None:
+    def _ended(self, address: Address, task: asyncio.Task[None]) -> None:
         del self._lanes[address]
-        self._quick -= counts
         self.wake()
         error = None if task.cancelled() else task.exception()
         if error is None:

@@ -149,12 +149,12 @@ class Post:
                 found |= await ledger.fetch_by_id(reading, ALL_INSTITUTIONS, missing)
         return found
 
-    async def disable(self, address: Address, reason: DisabledReason) -> None:
-        """Send nothing more to an endpoint that said it is gone, or that has failed for too long."""
+    async def disable(self, address: Address, reason: DisabledReason, url: str | None = None) -> None:
+        """Send nothing more to an endpoint that said (at `url`) it is gone, or that has failed for too long."""
         async with self._turns, self.database.writing(address[0]) as connection:
             request_id, now = self.ids.new("req"), self.clock()
             work = Work(connection, COURIER, request_id, None, "webhooks", now, self.ids)
-            await service.disable(work, *address, reason)
+            await service.disable(work, *address, reason, url)
         self.failed.discard(address)
 
     async def forget(self, lease: Lease, limit: int) -> bool:

@@ -17,6 +17,8 @@ from app.webhooks.model import DeliveryState, Outcome, Verdict, Wanted
 
 # Longer than an attempt can take: whoever finds an older claim knows that its owner is gone.
 CLAIM = timedelta(seconds=30)
+# An attempt that begins later might be under way when its claim ends.
+BEGIN = timedelta(seconds=10)
 
 # An endpoint by its institution and id.
 Address = tuple[str, str]
@@ -58,6 +60,7 @@ class Claimed:
     attempts: int
     step: int
     created_at: datetime
+    claimed_until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class Claim:
     """What is to be sent to an endpoint now: the sealed secrets in force with their ids, the newest first."""
 
     url: str
+    begin_by: datetime
     secrets: tuple[tuple[str, bytes], ...] = ()
     deliveries: tuple[Claimed, ...] = ()
 
@@ -87,6 +91,8 @@ class Settled:
     outcome: Outcome
     verdict: Verdict
     attempted_at: datetime
+    # Where it went; the endpoint may have another URL by now.
+    url: str
 
 
 async def subscribers(driver: Driver, institution_ids: Sequence[str]) -> list[Subscriber]:
@@ -143,12 +149,13 @@ async def take(
 ) -> Claim:
     """Claim what is due for an endpoint; nothing where it is out of use."""
     if not endpoint.enabled:
-        return Claim(endpoint.url)
+        return Claim(endpoint.url, now)
     until = now + CLAIM
     rows = await driver.fetch(statements.TAKE, *endpoint.address, now, until, under_way, limit)
     secrets = await driver.fetch(statements.SECRETS, *endpoint.address, now) if rows else ()
     return Claim(
         endpoint.url,
+        now + BEGIN,
         tuple((row["id"], row["sealed"]) for row in secrets),
         tuple(Claimed(**dict(row)) for row in rows),
     )
@@ -170,6 +177,7 @@ async def settle(driver: Driver, endpoint: Locked, settled: Sequence[Settled], n
         [one.outcome.response for one in settled],
         now,
         [one.attempted_at for one in settled],
+        [one.delivery.claimed_until for one in settled],
     )
     positions = [row["position_id"] for row in rows if row["position_id"] is not None]
     pairs = ([institution_id] * len(positions), [endpoint_id] * len(positions), positions)
@@ -181,8 +189,11 @@ async def settle(driver: Driver, endpoint: Locked, settled: Sequence[Settled], n
 async def note_health(
     driver: Driver, endpoint: Locked, settled: Sequence[Settled], now: datetime
 ) -> datetime | None:
-    """Note since when every attempt at an event has failed, and return it; a success of any kind ends that."""
-    told = [one for one in settled if not one.outcome.is_ours]
+    """Note since when every attempt at an event has failed, and return it; a success of any kind ends that.
+
+    What another URL answered, which the endpoint had before, says nothing about this one.
+    """
+    told = [one for one in settled if not one.outcome.is_ours and one.url == endpoint.url]
     since = endpoint.failing_since
     if any(one.outcome.is_success for one in told):
         since = None
@@ -204,9 +215,10 @@ async def forget(driver: Driver, deliveries: Sequence[Address], before: datetime
     await driver.execute(statements.FORGET, institutions, [one for _institution, one in deliveries], before)
 
 
-async def release(driver: Driver, institution_id: str, delivery_ids: Sequence[str]) -> None:
-    """Give claims back, so that others need not wait for their end."""
-    await driver.execute(statements.RELEASE, institution_id, delivery_ids)
+async def release(driver: Driver, institution_id: str, claimed: Sequence[Claimed]) -> None:
+    """Give claims back, so that others need not wait for their end; an heir's claim is not ours to give."""
+    ends = [one.claimed_until for one in claimed]
+    await driver.execute(statements.RELEASE, institution_id, [one.id for one in claimed], ends)
 
 
 async def cancel(driver: Driver, address: Address, now: datetime, limit: int) -> int:

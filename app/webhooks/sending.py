@@ -12,6 +12,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx
 
 from app.webhooks import targets
+from app.webhooks.bounded import BoundedTransport
 from app.webhooks.model import ERROR_LENGTH_MAX, RESPONSE_BYTES_MAX, Outcome
 from app.webhooks.targets import BadTarget
 
@@ -20,7 +21,8 @@ BODY_SECONDS = 2.0
 CONNECT_SECONDS = 5.0
 ADDRESSES_MAX = 3
 CONNECTIONS_MAX = 8
-RESOLVERS_MAX = 64
+# As many as lanes: a name that is slow to resolve holds a thread for longer than its attempt takes.
+RESOLVERS_MAX = 256
 AGENT = "Escrowgrid-Webhooks/1"
 
 
@@ -29,12 +31,23 @@ class Resolver:
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(RESOLVERS_MAX, thread_name_prefix="webhook-resolver")
+        self._asked: dict[tuple[str, int], asyncio.Future[list[str]]] = {}
 
     async def resolve(self, host: str, port: int) -> Sequence[str]:
         """Every address of `host`, without repeats; raises OSError when there is none."""
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._threads, _addresses, host, port)
-        return list(dict.fromkeys(found))
+        # Whoever asks again, as each attempt does, waits for the same answer: one name never holds two threads.
+        asked = self._asked.get((host, port))
+        if asked is None:
+            loop = asyncio.get_running_loop()
+            asked = self._asked[host, port] = loop.run_in_executor(self._threads, _addresses, host, port)
+            asked.add_done_callback(lambda done: self._answered((host, port), done))
+        return list(dict.fromkeys(await asyncio.shield(asked)))
+
+    def _answered(self, name: tuple[str, int], answer: "asyncio.Future[list[str]]") -> None:
+        del self._asked[name]
+        # Looked at also where nobody waits any more: or it would be told as an error that nobody heard.
+        if not answer.cancelled():
+            answer.exception()
 
     def close(self) -> None:
         """Let the threads end."""
@@ -54,8 +67,7 @@ class Pinned(httpx.AsyncBaseTransport):
     def __init__(self, resolver: Resolver, trust: ssl.SSLContext, *, private: bool) -> None:
         self._resolver = resolver
         self._private = private
-        limits = httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX)
-        self._inner = httpx.AsyncHTTPTransport(verify=trust, trust_env=False, limits=limits)
+        self._inner = BoundedTransport(trust, CONNECTIONS_MAX)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send to the first address that takes the connection. The certificate is still that of the name."""
@@ -131,9 +143,11 @@ class Sender:
         }
         try:
             async with (
-                asyncio.timeout(self._timeout),
+                asyncio.timeout(self._timeout) as limit,
                 client.stream("POST", url, headers=sent, content=body) as answer,
             ):
+                # What it answers is known: the body has a bound of its own, and takes nothing of that back.
+                limit.reschedule(None)
                 return await _heard(answer)
         except (TimeoutError, httpx.TimeoutException):
             return Outcome(error=f"there was no answer within {self._timeout:g} seconds")

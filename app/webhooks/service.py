@@ -92,11 +92,22 @@ async def update_endpoint(
     """
     endpoint = await locked(work, institution_id, endpoint_id)
     draft = change(endpoint.draft)
-    check_draft(draft, private=private)
+    # A URL that is no longer taken can still be disabled: every attempt at it is refused anyway.
+    is_moved, begins = draft.url != endpoint.url, draft.enabled and not endpoint.enabled
+    check_draft(draft, private=private, with_url=is_moved or begins)
     changed = replace(
-        endpoint, url=draft.url, description=draft.description, wanted=draft.wanted, updated_at=work.now
+        endpoint,
+        url=draft.url,
+        description=draft.description,
+        wanted=draft.wanted,
+        updated_at=work.now,
+        # What the former receiver did is no fault of this one.
+        failing_since=None if is_moved else endpoint.failing_since,
     )
-    if draft.enabled and not endpoint.enabled:
+    if begins:
+        # Disabling cancels so much at once and the follower the rest, none of which is to be sent now.
+        if await _cancel(work, endpoint) >= CANCELLED_AT_ONCE_MAX:
+            raise Invalid("what was pending is still being cancelled: try again later", "enabled")
         await store.lock_endpoints(work.connection, institution_id)
         head = await _head(work, institution_id, epochs)
         changed = replace(changed, enabled=True, disabled_reason=None, starts_after=head, failing_since=None)
@@ -117,10 +128,15 @@ async def delete_endpoint(work: Work, institution_id: str, endpoint_id: str) -> 
     return endpoint
 
 
-async def disable(work: Work, institution_id: str, endpoint_id: str, reason: DisabledReason) -> None:
-    """Send nothing more until somebody enables the endpoint: it is gone (410), or has failed for too long."""
+async def disable(
+    work: Work, institution_id: str, endpoint_id: str, reason: DisabledReason, url: str | None = None
+) -> None:
+    """Send nothing more until somebody enables the endpoint: it is gone (410), or has failed for too long.
+
+    With `url` only while it is the endpoint's: what another receiver said before counts no more.
+    """
     endpoint = await store.lock_endpoint(work.connection, institution_id, endpoint_id)
-    if endpoint is None or not endpoint.enabled:
+    if endpoint is None or not endpoint.enabled or url not in {None, endpoint.url}:
         return
     if reason is DisabledReason.FAILING and not has_failed_too_long(endpoint.failing_since, work.now):
         return  # it answered meanwhile
@@ -187,10 +203,10 @@ async def locked(work: Work, institution_id: str, endpoint_id: str) -> Endpoint:
     return endpoint
 
 
-def check_draft(draft: EndpointDraft, *, private: bool) -> None:
+def check_draft(draft: EndpointDraft, *, private: bool, with_url: bool = True) -> None:
     """Refuse a URL that nothing is sent to, and what is too long or empty."""
     try:
-        targets.check(draft.url, private=private)
+        targets.check(draft.url, private=private or not with_url)
     except BadTarget as error:
         raise Invalid(str(error), "url") from None
     try:

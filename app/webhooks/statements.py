@@ -100,7 +100,7 @@ WHERE institution_id = $1 AND id = ANY (ARRAY (
     AND (claimed_until IS NULL OR claimed_until <= $3) AND id <> ALL($5::text[])
   ORDER BY next_attempt_at, id LIMIT $6
 ))
-RETURNING id, event_id, attempts, step, created_at
+RETURNING id, event_id, attempts, step, created_at, claimed_until
 """
 # An attempt whose claim was taken away says nothing any more, unless it succeeded.
 SETTLE = """
@@ -110,16 +110,18 @@ SET state = n.state, attempts = d.attempts + 1, step = n.step, next_attempt_at =
     last_attempt_at = n.attempted_at, updated_at = $10,
     delivered_at = CASE WHEN n.state = 'DELIVERED' THEN $10 ELSE d.delivered_at END
 FROM unnest($2::text[], $3::int[], $4::text[], $5::int[], $6::timestamptz[], $7::int[], $8::text[],
-            $9::text[], $11::timestamptz[])
-  AS n (id, attempts, state, step, next_attempt_at, status, error, response, attempted_at)
-WHERE d.institution_id = $1 AND d.id = ANY($2) AND d.id = n.id AND d.attempts = n.attempts
-  AND ((d.state = 'PENDING' AND d.claimed_until IS NOT NULL)
+            $9::text[], $11::timestamptz[], $12::timestamptz[])
+  AS n (id, attempts, state, step, next_attempt_at, status, error, response, attempted_at, claimed_until)
+WHERE d.institution_id = $1 AND d.id = ANY($2) AND d.id = n.id
+  AND ((d.state = 'PENDING' AND d.attempts = n.attempts AND d.claimed_until = n.claimed_until)
        OR (n.state = 'DELIVERED' AND d.state IN ('PENDING', 'CANCELLED')))
 RETURNING d.position_id
 """
 RELEASE = """
-UPDATE webhook_deliveries SET claimed_until = NULL
-WHERE institution_id = $1 AND id = ANY($2::text[]) AND state = 'PENDING'
+UPDATE webhook_deliveries d SET claimed_until = NULL
+FROM unnest($2::text[], $3::timestamptz[]) AS n (id, claimed_until)
+WHERE d.institution_id = $1 AND d.id = ANY($2) AND d.id = n.id AND d.state = 'PENDING'
+  AND d.claimed_until = n.claimed_until
 """
 CANCEL = """
 UPDATE webhook_deliveries

@@ -123,11 +123,11 @@ async def test_an_attempt_that_another_has_outdone_settles_nothing(
     assert first is not None
     (claimed,) = first.deliveries
     now = clock()
-    failed = Settled(claimed, Outcome(500), Verdict(DeliveryState.PENDING, 1, now), now)
+    failed = Settled(claimed, Outcome(500), Verdict(DeliveryState.PENDING, 1, now), now, first.url)
     again = await post.exchange(lease, address, [failed], [], 8, slow=False)
     assert again is not None
     assert [one.attempts for one in again.deliveries] == [1]
-    late = Settled(claimed, Outcome(404), Verdict(DeliveryState.FAILED, 9, None), now)
+    late = Settled(claimed, Outcome(404), Verdict(DeliveryState.FAILED, 9, None), now, first.url)
     assert await post.exchange(lease, address, [late], [], 0, slow=False) is None
     (row,) = await deliveries()
     assert (row["state"], row["attempts"], row["last_status"]) == ("PENDING", 1, 500)
