@@ -1,15 +1,19 @@
 """Rows that somebody else holds: their commands step aside, and everybody else goes on."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import SimpleNamespace
+from typing import cast
 
 import asyncpg
 import pytest
 
 from app.context import Services
 from app.errors import Overloaded, Refusal, Unavailable
-from app.ledger.writer.aside import SIDE_LANES_MAX
+from app.ledger.writer.aside import SIDE_LANES_MAX, Aside
+from app.ledger.writer.contract import Command
+from app.ledger.writer.queue import Submission
 from app.positions.model import Position, State
 from app.settings import Settings
 from tests import factories
@@ -185,6 +189,37 @@ async def test_when_a_side_lane_stops_by_itself_who_waits_is_told_and_the_next_h
         again = asyncio.create_task(services.writer.submit(factories.move(services, position, FUND)))
         await asyncio.sleep(0.1)
     assert (await asyncio.wait_for(again, 3)).row.position.state is State.FUNDED
+
+
+async def test_a_row_that_is_held_again_the_moment_its_lane_ends_has_another_lane(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tried: list[Submission] = []
+
+    async def attempt(submissions: Sequence[Submission]) -> bool:
+        tried.extend(submissions)
+        for one in submissions:
+            one.settle([])
+        # Before anybody can hear that this lane is over: it ends without another turn of the loop.
+        if len(tried) == 1:
+            asyncio.get_running_loop().call_soon(aside.put, "row", submission())
+        return True
+
+    def submission() -> Submission:
+        return Submission(
+            [cast("Command", SimpleNamespace(institution_id="inst_a"))],
+            0.0,
+            asyncio.get_running_loop().create_future(),
+        )
+
+    aside = Aside(attempt, lambda _one: False)
+    aside.put("row", submission())
+    async with asyncio.timeout(3):
+        while len(tried) < 2:
+            await asyncio.sleep(0)
+        await aside.close()
+    assert len(aside) == 0
+    assert not caplog.records
 
 
 class TestWithLittlePatience:

@@ -45,12 +45,13 @@ class Aside:
         if lane is not None:
             lane.append(submission)
             return
-        self._lanes[row] = [submission]
+        lane = self._lanes[row] = [submission]
+        # By the lane and not by its row: that may have another one by the time that this one's end is heard of.
         task = begin(
-            self._work(row),
+            self._work(row, lane),
             "ledger-side-lane",
-            over=lambda: row not in self._lanes,
-            stopped=lambda: self._lost(row),
+            over=lambda: self._lanes.get(row) is not lane,
+            stopped=lambda: self._lost(row, lane),
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -60,8 +61,8 @@ class Aside:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _work(self, row: str) -> None:
-        lane, pause = self._lanes[row], PAUSE_SECONDS
+    async def _work(self, row: str, lane: list[Submission]) -> None:
+        pause = PAUSE_SECONDS
         while True:
             async with self._turns:
                 trying = [one for one in lane if not one.answer.done() and not self._give_up(one)]
@@ -76,9 +77,9 @@ class Aside:
             pause = min(pause * 2, PAUSE_SECONDS_MAX)
         del self._lanes[row]
 
-    def _lost(self, row: str) -> None:
+    def _lost(self, row: str, lane: list[Submission]) -> None:
         """Its lane has stopped by itself: whoever waits there is told, and the next one has a new lane."""
-        lane = self._lanes.pop(row)
+        del self._lanes[row]
         self._leave(lane)
         for one in lane:
             one.settle(Unavailable(IN_DOUBT))
